@@ -1,0 +1,236 @@
+"""What the stages hand to each other and write to the run folder: plain, immutable, JSON-ready records.
+
+Units everywhere: latencies in milliseconds at batch 1, accuracies in percent, multiply-adds and parameters as counts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Grade = Literal["measured", "table", "estimated"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Measurement(Record):
+    """A latency and how far it can be trusted.
+
+    Attributes:
+        latency_ms: median over the runs.
+        spread: distance between the quartiles of the runs, in milliseconds; 0 for an estimate.
+        grade: ``measured`` on the device, ``table`` (sum of per-layer times measured on it) or ``estimated``.
+        source: the runtime with its version, or where an estimate's constants come from.
+        target: the target's name.
+        threads: threads the runtime was given.
+        runs: timed runs behind the median.
+    """
+
+    latency_ms: float
+    spread: float
+    grade: Grade
+    source: str
+    target: str
+    threads: int = 1
+    runs: int = 0
+
+
+class Comparison(Record):
+    """Several networks timed in turn in one process, so that drifts of the machine hit all of them alike.
+
+    Attributes:
+        measurements: one per network, in the order given.
+        speedups: median over rounds of (latency of the first / latency of this one); the first is 1.
+        spreads: distance between the quartiles of those ratios.
+    """
+
+    measurements: tuple[Measurement, ...]
+    speedups: tuple[float, ...]
+    spreads: tuple[float, ...]
+
+
+class Fired(Record):
+    """One application of a fusion rule."""
+
+    rule: str
+    node: str
+    detail: str = ""
+
+
+class Refusal(Record):
+    """One place where a fusion rule matched but must not or need not be applied."""
+
+    rule: str
+    node: str
+    reason: str
+
+
+class GraphFigures(Record):
+    """Size of a network: layers and operators by type, multiply-adds at batch 1, parameters."""
+
+    operators: dict[str, int]
+    macs: int
+    params: int
+
+
+class FusionLog(Record):
+    """What fusion did, what it refused, and how equal the result is.
+
+    Attributes:
+        max_error: largest absolute difference of outputs in float64, relative to the largest output.
+        max_error_float32: the same in float32, after the fused weights were rounded once.
+        checked_inputs: a line per input that was tried, for example ``2x3x32x32``.
+    """
+
+    level: str
+    fired: tuple[Fired, ...]
+    refused: tuple[Refusal, ...]
+    before: GraphFigures
+    after: GraphFigures
+    max_error: float
+    max_error_float32: float
+    checked_inputs: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class GroupRecord(Record):
+    """Channels that live and die together.
+
+    Attributes:
+        name: the first layer that produces the channels.
+        channels: how many prunable units the group has (each unit is one channel in every member).
+        producers: layers whose output filters belong to the group.
+        consumers: layers whose input channels belong to the group.
+        frozen: why the group cannot be pruned, or an empty string.
+    """
+
+    name: str
+    channels: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    frozen: str = ""
+
+
+MoveKind = Literal["channels", "branch", "shortcut", "activation"]
+
+
+class Move(Record):
+    """One step of a plan: gates that close together.
+
+    Attributes:
+        kind: ``channels`` of a group, a whole ``branch`` of a residual block, channels of a ``shortcut``, an ``activation``.
+        where: the group, block, shortcut or activation.
+        closed: indices of the gates that this move closes.
+        loss: predicted increase of the loss, in nats per sample (or the criterion's own unit, see ``Plan.importance``).
+        saved_ms: predicted time saved on the target, in milliseconds.
+    """
+
+    kind: MoveKind
+    where: str
+    closed: tuple[int, ...]
+    loss: float
+    saved_ms: float
+
+
+class Plan(Record):
+    """Which gates close, in the order in which they were chosen, and what that is predicted to do.
+
+    Attributes:
+        widths_before: output channels per layer.
+        widths_after: the same after slimming; 0 where a layer disappears.
+    """
+
+    target: str
+    importance: str
+    budget: str
+    moves: tuple[Move, ...]
+    baseline_ms: float
+    predicted_ms: float
+    grade: Grade
+    widths_before: dict[str, int]
+    widths_after: dict[str, int]
+
+
+class EpochRecord(Record):
+    """One epoch of training, as printed, logged and drawn.
+
+    Attributes:
+        stage: ``prune`` while gates open and close, ``recover`` after slimming.
+        accuracy: the task's metric on the validation split, in percent for accuracy.
+        predicted_speedup: of the gates as they are now.
+        closed: gates closed at the end of the epoch.
+        reopened: gates that came back during the epoch.
+    """
+
+    epoch: int
+    stage: Literal["prune", "recover"]
+    loss: float
+    accuracy: float
+    predicted_speedup: float
+    closed: int
+    reopened: int
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+class History(Record):
+    """The training of one attempt at a speed-up."""
+
+    attempt: int
+    asked_speedup: float
+    epochs: tuple[EpochRecord, ...]
+
+
+class LayerTime(Record):
+    """Time of one operator of a network in the target's runtime."""
+
+    name: str
+    kind: str
+    ms: float
+
+
+class Figures(Record):
+    """What a network costs and what it is worth; one side of ``result.json``."""
+
+    accuracy: float
+    latency_ms: float
+    latency_grade: Grade
+    macs: int
+    params: int
+
+
+class Requirement(Record):
+    """What was asked, and whether the result meets it.
+
+    Attributes:
+        max_drop: points of the metric that may be lost.
+    """
+
+    max_drop: float
+    satisfied: bool
+
+
+class Summary(Record):
+    """The content of ``result.json``: the final word on a run.
+
+    Attributes:
+        speedup: measured ratio baseline / final from interleaved runs.
+        epochs: epochs of training behind the final network.
+        seconds: wall-clock time of the whole run.
+    """
+
+    requirement: Requirement
+    baseline: Figures
+    final: Figures
+    speedup: float
+    target: str
+    epochs: int
+    seconds: float
+    hardware: str
+    version: str
