@@ -1,0 +1,185 @@
+"""The only mutations of graphs: names, modules, nodes, and cleaning up after a change."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+
+class Names:
+    """Hands out dotted names that are not taken and do not lie inside one another."""
+
+    def __init__(self, taken: set[str] | None = None) -> None:
+        self.taken = set(taken or ())
+
+    def fresh(self, base: str) -> str:
+        """Return ``base``, or ``base`` with the first free number, and mark it as taken."""
+        name, count = base, 0
+        while name in self.taken:
+            count += 1
+            name = f"{base}_{count}"
+        self.taken.add(name)
+        return name
+
+
+def fresh_name(graph_module: fx.GraphModule, base: str) -> str:
+    """Return a name based on ``base`` at which nothing hangs in the module tree yet."""
+    name, count = base, 0
+    while has_attribute(graph_module, name):
+        count += 1
+        name = f"{base}_{count}"
+    return name
+
+
+def has_attribute(root: nn.Module, name: str) -> bool:
+    """Whether a dotted name leads to a module, parameter or buffer."""
+    value: object = root
+    for part in name.split("."):
+        if not hasattr(value, part):
+            return False
+        value = getattr(value, part)
+    return True
+
+
+def get_attribute(root: nn.Module, name: str) -> Any:
+    """The module, parameter or buffer at a dotted name."""
+    value: Any = root
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _parent(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    *path, leaf = name.split(".")
+    parent = root
+    for part in path:
+        if part not in parent._modules:
+            parent.add_module(part, nn.Module())
+        child = parent._modules[part]
+        assert child is not None  # noqa: S101 - add_module above, or a module that was set
+        parent = child
+    return parent, leaf
+
+
+def set_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Hang a module at a dotted name; parents that are missing become empty modules.
+
+    A module that already hangs there only to hold children keeps its children.
+    """
+    parent, leaf = _parent(root, name)
+    old = parent._modules.get(leaf)
+    if old is not None:
+        for child_name, child in old._modules.items():
+            if child_name not in module._modules:
+                module.add_module(child_name, child)
+    parent._modules.pop(leaf, None)
+    parent.add_module(leaf, module)
+
+
+def set_tensor(root: nn.Module, name: str, value: Tensor) -> None:
+    """Hang a parameter (or, for anything that is not one, a buffer) at a dotted name."""
+    parent, leaf = _parent(root, name)
+    parent._parameters.pop(leaf, None)
+    parent._buffers.pop(leaf, None)
+    if isinstance(value, nn.Parameter):
+        parent.register_parameter(leaf, value)
+    else:
+        parent.register_buffer(leaf, value.detach())
+
+
+def module_of(graph_module: fx.GraphModule, node: object) -> nn.Module | None:
+    """The module that a node calls, or None if it calls none."""
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return graph_module.get_submodule(str(node.target))
+    return None
+
+
+def calls(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
+    """Call sites of every module, by the module's name."""
+    sites: dict[str, list[fx.Node]] = defaultdict(list)
+    for node in graph_module.graph.nodes:
+        if node.op == "call_module":
+            sites[str(node.target)].append(node)
+    return sites
+
+
+def shared_modules(graph_module: fx.GraphModule) -> set[str]:
+    """Names of modules that are called more than once or whose parameters are used elsewhere too."""
+    owners: dict[int, set[str]] = defaultdict(set)
+    shared = set()
+    for name, sites in calls(graph_module).items():
+        if len(sites) > 1:
+            shared.add(name)
+        for tensor in graph_module.get_submodule(name).parameters(recurse=False):
+            owners[id(tensor)].add(name)
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            owners[id(get_attribute(graph_module, str(node.target)))].add("")
+    for names in owners.values():
+        if len(names) > 1:
+            shared |= names - {""}
+    return shared
+
+
+def add_call(graph_module: fx.GraphModule, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], after: fx.Node) -> fx.Node:
+    """Hang a new module under a fresh name and call it right after a node."""
+    name = fresh_name(graph_module, name)
+    set_module(graph_module, name, module)
+    with graph_module.graph.inserting_after(after):
+        node = graph_module.graph.call_module(name, inputs)
+    node.meta["path"] = after.meta.get("path", "")
+    if "shape" in after.meta:
+        node.meta["shape"] = after.meta["shape"]
+    return node
+
+
+def replace_module(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Let the single call of a module call another one under the same name."""
+    module.train(graph_module.training)
+    set_module(graph_module, str(node.target), module)
+
+
+def bypass(node: fx.Node, by: fx.Node) -> None:
+    """Let every user of a node read ``by`` instead, and erase the node."""
+    node.replace_all_uses_with(by)
+    node.graph.erase_node(node)
+
+
+def clone(graph_module: fx.GraphModule, tensors: Callable[[Tensor], Tensor] | None = None) -> fx.GraphModule:
+    """Copy a graph with all modules, parameters and node metadata; nothing is shared with the original."""
+    copied = copy.deepcopy(graph_module)
+    copied.meta = dict(graph_module.meta)
+    return copied.double() if tensors is not None else copied
+
+
+def clean(graph_module: fx.GraphModule) -> None:
+    """Drop dead nodes and unused modules and tensors, check the graph, and generate its code again."""
+    graph_module.graph.eliminate_dead_code()
+    _delete_unused(graph_module)
+    graph_module.graph.lint()
+    graph_module.recompile()
+
+
+def _delete_unused(graph_module: fx.GraphModule) -> None:
+    used = {str(node.target) for node in graph_module.graph.nodes if node.op in ("call_module", "get_attr")}
+    prefixes = {name.rpartition(".")[0] for name in used} | {""}
+    for name in list(prefixes):
+        while name:
+            name = name.rpartition(".")[0]
+            prefixes.add(name)
+    for name, module in list(graph_module.named_modules()):
+        if name in used:
+            continue
+        for tensor_name in [*module._parameters, *module._buffers]:
+            full = f"{name}.{tensor_name}" if name else tensor_name
+            if full not in used:
+                module._parameters.pop(tensor_name, None)
+                module._buffers.pop(tensor_name, None)
+        for child in list(module._modules):
+            full = f"{name}.{child}" if name else child
+            if full not in used and full not in prefixes and not any(u.startswith(f"{full}.") for u in used):
+                del module._modules[child]
