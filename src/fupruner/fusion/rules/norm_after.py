@@ -1,0 +1,83 @@
+"""Batch norm into the layer before it.
+
+    y = g * (W x + b - m) / s + beta      with s = sqrt(var + eps)
+    W' = W * g/s,  b' = (b - m) * g/s + beta        (g/s per output channel)
+
+Holds for convolutions (any groups, dilation, padding), transposed convolutions and linear layers. Exact only if nobody
+else reads the layer's output and the layer is called once; the norm itself may be shared, because its values are copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from fupruner.fusion.rule import Context, Level, Match, Refuse, Rule
+from fupruner.graph import edit
+from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
+
+
+def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,) that a batch norm applies in eval mode."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale.detach(), (shift if norm.bias is None else shift + norm.bias).detach()
+
+
+def scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
+    """A copy of a convolution or linear layer whose output channels are scaled and shifted.
+
+    Args:
+        layer: convolution, transposed convolution or linear layer with C output channels.
+        scale, shift: (C,).
+    """
+    changed = copy.deepcopy(layer)
+    weight = layer.weight.detach()
+    if isinstance(layer, TRANSPOSED):
+        grouped = weight.unflatten(0, (layer.groups, -1))  # (groups, in per group, out per group, *kernel)
+        factor = scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        changed.weight = nn.Parameter((grouped * factor).flatten(0, 1))
+    else:
+        changed.weight = nn.Parameter(weight * scale.view(-1, *[1] * (weight.dim() - 1)))
+    bias = layer.bias.detach() if layer.bias is not None else torch.zeros_like(scale)
+    changed.bias = nn.Parameter(bias * scale + shift)
+    return changed
+
+
+class NormAfterLayer(Rule):
+    """Fold a batch norm into the convolution, transposed convolution or linear layer before it."""
+
+    name: ClassVar[str] = "norm-after-layer"
+    level: ClassVar[Level] = "basic"
+
+    def find(self, context: Context, node: fx.Node) -> Match | Refuse | None:
+        """Match on the norm."""
+        norm = context.module(node)
+        if not isinstance(norm, NORMS):
+            return None
+        before = node.all_input_nodes[0]
+        layer = context.module(before)
+        if not isinstance(layer, (*CONVS, *TRANSPOSED, nn.Linear)):
+            return None
+        if norm.running_mean is None or norm.running_var is None:
+            return Refuse(node, "the norm has no running statistics: it depends on the batch")
+        if len(before.users) > 1:
+            return Refuse(node, f"{before.name} is read by {len(before.users)} operators, not by the norm alone")
+        if context.is_shared(before):
+            return Refuse(node, f"{before.target} is called more than once or shares its weights")
+        if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d) and len(before.meta.get("shape", ())) == 3:
+            return Refuse(node, "the norm's channels are not the linear layer's output features")
+        return Match(node, (before.all_input_nodes[0],), node, parts={"layer": before, "norm": node})
+
+    def rewrite(self, context: Context, match: Match) -> fx.Node:
+        """Replace the layer and drop the norm."""
+        before, node = match.parts["layer"], match.parts["norm"]
+        folded = scale_outputs(context.module(before), *norm_affine(context.module(node)))
+        edit.replace_module(context.graph_module, before, folded)
+        edit.bypass(node, before)
+        return before  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""Equivalence: run two networks on the same inputs and say how far apart their outputs are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fupruner.errors import NotEquivalentError
+
+FLOAT64_TOLERANCE = 1e-9
+"""Largest relative difference in float64 of networks that compute the same function; rounding alone stays below 1e-12."""
+FLOAT32_TOLERANCE = 1e-4
+"""The same after weights were rounded to float32 once."""
+
+Inputs = tuple[Tensor, ...]
+
+
+def relative_error(expected: Any, actual: Any) -> float:
+    """Largest absolute difference over all output tensors, relative to the largest expected value.
+
+    Returns infinity when structures or shapes differ, or when one side has NaN where the other has none.
+    """
+    left, left_spec = pytree.tree_flatten(expected)
+    right, right_spec = pytree.tree_flatten(actual)
+    if left_spec != right_spec:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(left, right, strict=True):
+        if not isinstance(a, Tensor):
+            continue
+        if a.shape != b.shape or not torch.equal(torch.isfinite(a), torch.isfinite(b)):
+            return float("inf")
+        finite = torch.isfinite(a)
+        a, b = a[finite].double(), b[finite].double()
+        if a.numel():
+            scale = float(a.abs().max())
+            worst = max(worst, float((a - b).abs().max()) / (scale if scale > 0 else 1.0))
+    return worst
+
+
+def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, small: int = 64) -> list[Inputs]:
+    """Inputs on which equivalence is tried: other batch sizes, odd image sizes, and a cheap size for large images.
+
+    Args:
+        example_inputs: tensors, batch first.
+        runs: whether the reference network accepts an input; sizes that it refuses are left out.
+        small: image side from which on a smaller image stands in for the example's, to save time.
+
+    Returns:
+        Random inputs with the statistics of the example, never empty: the example's own shape is the last resort.
+    """
+    sides = [d for x in example_inputs if x.dim() == 4 for d in x.shape[2:]]
+    deltas = (0,) if not sides else (small - max(sides), small + 1 - max(sides)) if max(sides) > small else (0, 1)
+    found: list[Inputs] = []
+    for batch, delta in zip((2, 3), deltas, strict=False):
+        candidate = tuple(random_like(x, batch=batch, delta=delta, seed=batch) for x in example_inputs)
+        if runs(candidate):
+            found.append(candidate)
+    if not found:
+        found.append(tuple(random_like(x, batch=x.shape[0] if x.dim() else 0, delta=0, seed=1) for x in example_inputs))
+    return found
+
+
+def random_like(example: Tensor, *, batch: int, delta: int = 0, seed: int = 0) -> Tensor:
+    """Random tensor with the mean and spread of an example, another batch size, and images larger by ``delta`` on each side."""
+    if not example.is_floating_point() or example.dim() < 2:
+        return example
+    shape = [batch, *example.shape[1:]]
+    if example.dim() == 4:
+        shape[2:] = [max(1, d + delta) for d in shape[2:]]
+    generator = torch.Generator().manual_seed(seed)
+    spread = float(example.std()) if example.numel() > 1 else 0.0
+    return torch.randn(shape, generator=generator, dtype=example.dtype) * (spread or 1.0) + float(example.mean())
+
+
+@torch.no_grad()
+def accepts(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network runs on an input and gives finite numbers."""
+    try:
+        outputs = module(*inputs)
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return all(bool(torch.isfinite(t).all()) for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor))
+
+
+@torch.no_grad()
+def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> float:
+    """Largest relative error over several inputs, both networks copied to ``dtype`` and put in eval mode."""
+    left, right = (copy.deepcopy(m).to(dtype).eval() for m in (reference, module))
+    worst = 0.0
+    for x in inputs:
+        cast = tuple(t.to(dtype) if t.is_floating_point() else t for t in x)
+        worst = max(worst, relative_error(left(*cast), right(*cast)))
+    return worst
+
+
+def require_equal(reference: nn.Module, module: nn.Module, inputs: Sequence[Inputs], what: str) -> float:
+    """Largest relative error in float64.
+
+    Raises:
+        NotEquivalentError: it exceeds ``FLOAT64_TOLERANCE``.
+    """
+    error = largest_error(reference, module, inputs, torch.float64)
+    if not error <= FLOAT64_TOLERANCE:
+        raise NotEquivalentError(f"{what} changed the network: outputs differ by {error:.3g} (relative, float64).")
+    return error
