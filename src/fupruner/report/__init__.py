@@ -1,1 +1,1 @@
-
+"""The report of a run: records first, the page after."""

@@ -1,0 +1,55 @@
+# Every target a person or a machine needs; "make" alone lists them.
+# Python 3.11 or newer and make are enough: everything else goes into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ZOO := .venv/.installed-zoo
+CHECKED := src tests examples $(wildcard benchmarks)
+
+# Prints the output of a command only if it fails.
+quietly = @out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; echo "failed: $(1)"; exit 1; }
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types docs bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## train a small network on handwritten digits, then optimize it (under five minutes)
+	@$(BIN)/python examples/digits_demo.py
+
+test: lint types $(ZOO) ## everything that has to hold: format, lint, types, tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
+
+lint: $(INSTALLED) ## formatting and lint
+	$(call quietly,$(BIN)/ruff format --check $(CHECKED))
+	$(call quietly,$(BIN)/ruff check $(CHECKED))
+
+format: $(INSTALLED) ## rewrite the sources in the project's format
+	@$(BIN)/ruff format $(CHECKED)
+	@$(BIN)/ruff check --fix $(CHECKED)
+
+types: $(INSTALLED) ## static types
+	$(call quietly,$(BIN)/mypy)
+
+docs: $(INSTALLED) ## check that what the README shows and links to is there
+	@$(BIN)/python -m pytest tests/surface/test_readme.py
+
+bench: $(INSTALLED) ## run every script in benchmarks/
+	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean: ## remove what was built, except runs/ and the environment
+	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@echo "Installing FuPruner and its tools into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Networks of other people, for the tests only. --no-deps: they must not move the version of torch.
+$(ZOO): $(INSTALLED) tests/requirements-zoo.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/requirements-zoo.txt
+	@touch $@

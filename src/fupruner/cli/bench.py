@@ -1,0 +1,45 @@
+"""``fupruner bench``: time exported networks side by side."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help and bad input answer at once
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fupruner.cli.flags import default, option, parse
+from fupruner.cli.inputs import example_inputs, onnx_input_shape, shipped_file
+from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.tables import latency_table
+from fupruner.errors import InputError
+
+
+def bench(
+    *,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Exported networks or run folders; the first is the reference."),
+    ],
+    target: Annotated[str, option("target")] = default("target"),
+    threads: Annotated[int, option("threads")] = default("threads"),
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Time networks in turn at batch 1, so that drifts of the machine hit all of them alike."""
+    from fupruner.targets.registry import get_target
+
+    parse(target=target, threads=threads)
+    device = get_target(target)
+    paths = [shipped_file(path) for path in files]
+    shapes = {path: onnx_input_shape(path) for path in paths}
+    if len(set(shapes.values())) > 1:
+        raise InputError(
+            "The networks take different inputs: " + ", ".join(f"{p} {s}" for p, s in shapes.items()) + "."
+        )
+    with results_only(json):
+        comparison = device.compare(paths, example_inputs(shapes[paths[0]]), threads=threads)
+    if json:
+        print_json({"files": [str(path) for path in paths], **comparison.model_dump(mode="json")})
+    else:
+        output().print(latency_table(paths, comparison))

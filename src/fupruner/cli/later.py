@@ -1,0 +1,24 @@
+"""Commands whose names are settled and whose work is not done yet; they say so."""
+
+from __future__ import annotations
+
+from fupruner.errors import NotAvailableError
+
+
+def sweep() -> None:
+    """Try many options and show the Pareto front (not available yet)."""
+    raise _not_yet("sweep", "Run 'fupruner optimize' once per set of options.")
+
+
+def init() -> None:
+    """Write a commented options file to start from (not available yet)."""
+    raise _not_yet("init", "'fupruner optimize --help' lists every option with its default.")
+
+
+def resume() -> None:
+    """Continue an interrupted run (not available yet)."""
+    raise _not_yet("resume", "Start the run again with a new --out.")
+
+
+def _not_yet(name: str, hint: str) -> NotAvailableError:
+    return NotAvailableError(f"'fupruner {name}' is not available in this version yet.", hint=hint)

@@ -1,0 +1,99 @@
+"""``fupruner optimize``: the fastest network on a target that still meets an accuracy requirement."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help and bad input answer at once
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fupruner.cli.flags import default, option, parse
+from fupruner.cli.inputs import example_inputs, new_folder
+from fupruner.cli.progress import RichProgress
+from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
+from fupruner.cli.tables import summary_table
+from fupruner.options import Options
+from fupruner.records import Summary
+from fupruner.report.data import read_run
+from fupruner.report.words import verdict
+
+MODEL_HELP = "Network: file.onnx, file.pt2, package.module:callable, torchvision:NAME, timm:NAME, fupruner:NAME."
+DATA_HELP = "Images: digits, a folder of class folders, a folder or file of parquet, hf:NAME."
+
+
+def optimize(
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[str, typer.Option("--data", help=DATA_HELP)],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty.")],
+    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
+    target: Annotated[str, option("target")] = default("target"),
+    max_drop: Annotated[float, option("max_drop")] = default("max_drop"),
+    speedup: Annotated[float | None, option("speedup")] = default("speedup"),
+    epochs: Annotated[int, option("epochs")] = default("epochs"),
+    fusion: Annotated[str, option("fusion")] = default("fusion"),
+    importance: Annotated[str, option("importance")] = default("importance"),
+    batch_size: Annotated[int, option("batch_size")] = default("batch_size"),
+    learning_rate: Annotated[float, option("learning_rate")] = default("learning_rate"),
+    seed: Annotated[int, option("seed")] = default("seed"),
+    threads: Annotated[int, option("threads")] = default("threads"),
+    train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
+    validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> int:
+    """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible."""
+    options = parse(
+        target=target,
+        max_drop=max_drop,
+        speedup=speedup,
+        epochs=epochs,
+        fusion=fusion,
+        importance=importance,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        threads=threads,
+    )
+    new_folder(out)
+    with results_only(json):
+        summary = _run(options, model, weights, data, splits=_splits(train_split, validation_split), out=out)
+    if json:
+        print_json({**summary.model_dump(mode="json"), "out": str(out)})
+    else:
+        _show(summary, out)
+    return 0 if summary.requirement.satisfied else REQUIREMENT_NOT_MET
+
+
+def _splits(train: str | None, validation: str | None) -> dict[str, str]:
+    given = {"train_split": train, "validation_split": validation}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _run(
+    options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], out: Path
+) -> Summary:
+    """Load what the names stand for, cheapest first, and optimize."""
+    import fupruner
+    from fupruner.models.resolve import load_model
+    from fupruner.targets.registry import get_target
+    from fupruner.training.data import load_data
+    from fupruner.training.task import Classification
+
+    get_target(options.target)
+    loaded = load_model(model, weights)
+    images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
+    task = Classification(images, batch_size=options.batch_size, seed=options.seed)
+    with RichProgress(messages()) as progress:
+        inputs = example_inputs(loaded.input_shape)
+        fupruner.optimize(loaded.module, inputs, task, out=out, progress=progress, **options.model_dump())
+    return read_run(out).summary
+
+
+def _show(summary: Summary, out: Path) -> None:
+    console = output()
+    console.print(summary_table(summary))
+    console.print(verdict(summary), style="green" if summary.requirement.satisfied else "yellow", markup=False)
+    console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"Model:  {out / 'model.onnx'}  (and {out / 'model.pt2'} for PyTorch)", markup=False, soft_wrap=True)

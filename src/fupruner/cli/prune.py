@@ -1,0 +1,65 @@
+"""``fupruner prune``: remove filters once, without data."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help and bad input answer at once
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fupruner.cli.flags import default, option, parse
+from fupruner.cli.inputs import example_inputs, new_file
+from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.tables import width_table
+from fupruner.errors import InputError
+from fupruner.records import Plan
+from fupruner.report import words
+
+
+def prune(
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Network, named as for 'fupruner optimize'.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .onnx or .pt2.")],
+    ratio: Annotated[float | None, typer.Option("--ratio", help="Part of the filters to remove, 0 to 1.")] = None,
+    speedup: Annotated[float | None, typer.Option("--speedup", help="Predicted speed-up, more than 1.")] = None,
+    target: Annotated[str, option("target")] = default("target"),
+    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Prune MODEL in one shot; accuracy is not looked at (see 'optimize')."""
+    if (ratio is None) == (speedup is None):
+        raise InputError("Give exactly one of --ratio and --speedup.", hint="For example: --speedup 2")
+    if ratio is not None and not 0 < ratio < 1:
+        raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
+    parse(target=target, speedup=speedup)
+    new_file(out, (".onnx", ".pt2"))
+    amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
+    with results_only(json):
+        plan = _run(model, weights, amount, target, out)
+    if json:
+        print_json({**plan.model_dump(mode="json"), "out": out})
+    else:
+        _show(plan, out)
+
+
+def _run(model: str, weights: Path | None, amount: dict[str, float], target: str, out: Path) -> Plan:
+    import fupruner
+    from fupruner.models.resolve import load_model
+    from fupruner.targets.registry import get_target
+
+    get_target(target)
+    loaded = load_model(model, weights)
+    inputs = example_inputs(loaded.input_shape)
+    result = fupruner.prune(loaded.module, inputs, target=target, **amount)
+    fupruner.export(result.module, inputs, out, target=target)
+    return result.plan
+
+
+def _show(plan: Plan, out: Path) -> None:
+    console = output()
+    console.print(width_table(plan))
+    before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
+    console.print(f"Predicted time on {plan.target} ({plan.grade}): {before} -> {after}.", markup=False)
+    console.print(f"Written: {out}", markup=False, soft_wrap=True)

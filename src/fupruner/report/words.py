@@ -1,0 +1,111 @@
+"""How figures are written for people, on the screen and in the report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fupruner.records import Figures, FusionLog, Summary
+
+Row = tuple[str, str, str, str]
+
+
+def count(number: float) -> str:
+    """Write a count with three figures and a unit: 41.2 M, 272 k, 64."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.3g} {unit}" if abs(number) < 999.5 * limit else f"{number / limit:.0f} {unit}"
+    return f"{number:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """Write a time with three significant figures: 0.412 ms, 12.3 ms."""
+    digits = next((d for limit, d in ((100, 0), (10, 1), (1, 2), (0.01, 3)) if abs(value) >= limit), 4)
+    return f"{value:.{digits}f} ms"
+
+
+def duration(seconds: float) -> str:
+    """Write how long something took: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def change(before: float, after: float) -> str:
+    """Write a relative change in percent; nothing where there is no 'before'."""
+    return f"{100 * (after - before) / before:+.1f} %" if before else ""
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 epoch, 2 epochs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def ranges(indices: Sequence[int]) -> str:
+    """Write indices with runs joined: 0-7, 12, 14-15."""
+    if not indices:
+        return ""
+    ordered = sorted(indices)
+    starts = [ordered[0], *(b for a, b in pairwise(ordered) if b != a + 1)]
+    ends = [*(a for a, b in pairwise(ordered) if b != a + 1), ordered[-1]]
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True))  # noqa: RUF001
+
+
+def verdict(summary: Summary) -> str:
+    """Say in one sentence what was asked and whether it was met."""
+    drop = summary.baseline.accuracy - summary.final.accuracy
+    asked = f"at most {summary.requirement.max_drop:g} points of accuracy may be lost"
+    moved = f"{drop:.2f} points were lost" if drop > 0 else f"{-drop:.2f} points were gained"
+    if drop == 0:
+        moved = "none was lost"
+    met = "Requirement met" if summary.requirement.satisfied else "Requirement NOT met"
+    return f"{met}: {asked}; {moved}."
+
+
+def before_after(summary: Summary) -> list[Row]:
+    """List the figures of a run: name, before, after, change."""
+    old, new = summary.baseline, summary.final
+    return [
+        ("Accuracy", f"{old.accuracy:.2f} %", f"{new.accuracy:.2f} %", f"{new.accuracy - old.accuracy:+.2f} points"),
+        ("Latency", latency(old), latency(new), change(old.latency_ms, new.latency_ms)),
+        ("Speed-up", "1.00x", f"{summary.speedup:.2f}x", ""),
+        ("Multiply-adds", count(old.macs), count(new.macs), change(old.macs, new.macs)),
+        ("Parameters", count(old.params), count(new.params), change(old.params, new.params)),
+    ]
+
+
+def latency(figures: Figures) -> str:
+    """Write a latency together with its grade; an estimate is never shown as a measurement."""
+    return f"{milliseconds(figures.latency_ms)} ({figures.latency_grade})"
+
+
+def operators(log: FusionLog) -> list[Row]:
+    """List operators by type before and after fusion, then the size of the network."""
+    old, new = log.before, log.after
+    rows = [
+        (
+            kind,
+            str(old.operators.get(kind, 0)),
+            str(new.operators.get(kind, 0)),
+            _difference(old.operators, new.operators, kind),
+        )
+        for kind in sorted({*old.operators, *new.operators})
+    ]
+    totals = sum(old.operators.values()), sum(new.operators.values())
+    return [
+        *rows,
+        ("all operators", str(totals[0]), str(totals[1]), _signed(totals[1] - totals[0])),
+        ("multiply-adds", count(old.macs), count(new.macs), change(old.macs, new.macs)),
+        ("parameters", count(old.params), count(new.params), change(old.params, new.params)),
+    ]
+
+
+def _difference(before: dict[str, int], after: dict[str, int], kind: str) -> str:
+    return _signed(after.get(kind, 0) - before.get(kind, 0))
+
+
+def _signed(number: int) -> str:
+    return f"{number:+d}" if number else ""
