@@ -1,0 +1,171 @@
+"""Writes modules as ONNX files that runtimes of many ages can read."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from fupruner.errors import TargetError
+from fupruner.targets.export_mode import ExportMode
+
+OPSET = 17
+
+
+def inference_copy(module: nn.Module) -> nn.Module:
+    """Deep copy of a module on the CPU, in float32 and eval mode; the module given is never modified."""
+    with third_party_quiet():
+        return copy.deepcopy(module).cpu().float().eval()
+
+
+def float_inputs(example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Example inputs on the CPU, floating-point ones as float32."""
+    detached = (x.detach().cpu() for x in example_inputs)
+    return tuple(x.float() if x.is_floating_point() else x for x in detached)
+
+
+def write_onnx(
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    path: Path,
+    *,
+    opset: int = OPSET,
+    dynamic_batch: bool = True,
+) -> None:
+    """Write a module as one ONNX file with its weights inside; an existing file is replaced only by a complete one.
+
+    Inputs are named ``input`` (or ``input_0``, ``input_1``, ...), outputs ``output`` likewise.
+
+    Args:
+        module: any module that can be traced, graph modules that call ATen operators included. Left as it is.
+        example_inputs: tensors (N, ...), batch first.
+        path: where to write; missing folders are made.
+        opset: version of the operator set.
+        dynamic_batch: leave the first axis of inputs and outputs open.
+
+    Raises:
+        TargetError: an operator has no ONNX form, or the exporter wrote something else than it was asked for.
+    """
+    network = _Traceable(inference_copy(module)).eval()
+    inputs = float_inputs(example_inputs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_file(path) as draft:
+        _export(network, inputs, draft, opset, dynamic_batch)
+        model = onnx.load(str(draft))
+        _check_versions(model, opset)
+        _strip_prefix(model.graph, "net")
+        onnx.checker.check_model(model)
+        onnx.save(model, str(draft))
+        os.replace(draft, path)
+
+
+@contextmanager
+def third_party_quiet() -> Iterator[None]:
+    """Hide warnings for the time of one call into the exporter, which tells of its own future and limits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Traceable(nn.Module):
+    """A module as the exporter wants it: a plain module (the exporter mistakes a GraphModule's graph for its own)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> Any:
+        with ExportMode():
+            return self.net(*inputs)
+
+
+@contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """A file in the folder of ``path``, gone at the end unless it was moved away."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    draft.chmod(0o644)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _export(network: nn.Module, inputs: tuple[Tensor, ...], draft: Path, opset: int, dynamic_batch: bool) -> None:
+    input_names = _names("input", len(inputs))
+    try:
+        with third_party_quiet(), torch.no_grad():
+            outputs = network(*inputs)
+            output_names = _names("output", 1 if isinstance(outputs, Tensor) else len(outputs))
+            torch.onnx.export(
+                network,
+                inputs,
+                str(draft),
+                dynamo=False,
+                opset_version=opset,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_axes={name: {0: "batch"} for name in [*input_names, *output_names]} if dynamic_batch else None,
+            )
+    except Exception as error:
+        raise _export_error(error, opset) from error
+
+
+def _names(stem: str, count: int) -> list[str]:
+    return [stem] if count == 1 else [f"{stem}_{i}" for i in range(count)]
+
+
+def _export_error(error: Exception, opset: int) -> TargetError:
+    """Say which operator is to blame where the exporter's message tells."""
+    message = str(error)
+    operator = re.search(r"\b[a-z_]\w*::\w+", message)
+    if operator:
+        return TargetError(
+            f"Operator {operator[0]} cannot be written as ONNX opset {opset}.",
+            hint="Replace it in the model by operators that ONNX has.",
+        )
+    first_line = message.strip().partition("\n")[0] or type(error).__name__
+    return TargetError(f"The module cannot be written as ONNX opset {opset}: {first_line}")
+
+
+def _check_versions(model: onnx.ModelProto, opset: int) -> None:
+    """The exporter may write newer versions than asked for, which older runtimes refuse to read."""
+    found = {entry.domain: entry.version for entry in model.opset_import}
+    if set(found) - {"", "ai.onnx"}:
+        raise TargetError(
+            f"The exported file needs operators outside of ONNX: {', '.join(sorted(filter(None, found)))}."
+        )
+    if found.get("", found.get("ai.onnx")) != opset:
+        raise TargetError(f"The exported file has opset {found}, asked for {opset}.")
+    newest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    if model.ir_version > newest:
+        raise TargetError(f"The exported file has IR version {model.ir_version}; opset {opset} goes with {newest}.")
+
+
+def _strip_prefix(graph: onnx.GraphProto, name: str) -> None:
+    """Remove the wrapper's name from nodes and values, so that they read like the module's own names."""
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # inner graphs refer to values of the outer one by name
+    for node in graph.node:
+        node.name = _without(node.name, name)
+        node.input[:] = [_without(value, name) for value in node.input]
+        node.output[:] = [_without(value, name) for value in node.output]
+    named: Sequence[Any] = [*graph.initializer, *graph.value_info]
+    for entry in named:
+        entry.name = _without(entry.name, name)
+
+
+def _without(value: str, name: str) -> str:
+    return value.removeprefix(f"{name}.") if value.startswith(f"{name}.") else value.replace(f"/{name}/", "/", 1)
