@@ -6,14 +6,11 @@ import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
 from fupruner.records import FusionLog, History, LayerTime, Plan, Record, Summary
-
-Content = TypeVar("Content")
 
 
 class Attempt(Record):
@@ -64,8 +61,25 @@ class RunReport(Record):
     attempts: tuple[Attempt, ...] = ()
 
 
+def _events(text: str) -> list[object]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+FILES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "summary": ("result.json", TypeAdapter(Summary).validate_json),
+    "plan": ("plan.json", TypeAdapter(Plan).validate_json),
+    "fusion": ("fusion.json", TypeAdapter(FusionLog).validate_json),
+    "options": ("options.toml", tomllib.loads),
+    "history": ("history.json", TypeAdapter(tuple[History, ...]).validate_json),
+    "layer_times": ("layer_times.json", TypeAdapter(LayerTimes).validate_json),
+    "events": ("events.jsonl", lambda text: TypeAdapter(tuple[Event, ...]).validate_python(_events(text))),
+    "attempts": ("attempts.json", TypeAdapter(tuple[Attempt, ...]).validate_json),
+}
+"""What each file of a run folder holds, and how it is read."""
+
+
 def read_run(folder: Path) -> RunReport:
-    """Read the records of a run folder.
+    """Read the records of a run folder; only ``result.json`` has to be there.
 
     Raises:
         InputError: the run has not finished, or one of its files cannot be read.
@@ -74,32 +88,11 @@ def read_run(folder: Path) -> RunReport:
         raise InputError(f"There is no run folder {folder}.")
     if not (folder / "result.json").exists():
         raise InputError(f"The run in {folder} has not finished: it has no result.json.", hint="Wait for it to end.")
-    return RunReport(
-        folder=folder.resolve().name,
-        summary=_read(folder / "result.json", _json(Summary)),
-        plan=_optional(folder / "plan.json", _json(Plan), None),
-        fusion=_optional(folder / "fusion.json", _json(FusionLog), None),
-        options=_optional(folder / "options.toml", tomllib.loads, {}),
-        history=_optional(folder / "history.json", _json(tuple[History, ...]), ()),
-        layer_times=_optional(folder / "layer_times.json", _json(LayerTimes), LayerTimes()),
-        events=_optional(folder / "events.jsonl", _events, ()),
-        attempts=_optional(folder / "attempts.json", _json(tuple[Attempt, ...]), ()),
-    )
+    found = {name: _read(folder / file, parse) for name, (file, parse) in FILES.items() if (folder / file).exists()}
+    return RunReport.model_validate({"folder": folder.resolve().name, **found})
 
 
-def _json(kind: type[Content]) -> Callable[[str], Content]:
-    return TypeAdapter(kind).validate_json
-
-
-def _events(text: str) -> tuple[Event, ...]:
-    return tuple(Event.model_validate(json.loads(line)) for line in text.splitlines() if line.strip())
-
-
-def _optional(path: Path, parse: Callable[[str], Content], missing: Content) -> Content:
-    return _read(path, parse) if path.exists() else missing
-
-
-def _read(path: Path, parse: Callable[[str], Content]) -> Content:
+def _read(path: Path, parse: Callable[[str], object]) -> object:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except ValidationError as error:

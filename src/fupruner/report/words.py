@@ -57,12 +57,16 @@ def ranges(indices: Sequence[int]) -> str:
 def verdict(summary: Summary) -> str:
     """Say in one sentence what was asked and whether it was met."""
     drop = summary.baseline.accuracy - summary.final.accuracy
-    asked = f"at most {summary.requirement.max_drop:g} points of accuracy may be lost"
+    asked = f"at most {_points(summary.requirement.max_drop)} of accuracy may be lost"
     moved = f"{drop:.2f} points were lost" if drop > 0 else f"{-drop:.2f} points were gained"
     if drop == 0:
         moved = "none was lost"
     met = "Requirement met" if summary.requirement.satisfied else "Requirement NOT met"
     return f"{met}: {asked}; {moved}."
+
+
+def _points(number: float) -> str:
+    return "1 point" if number == 1 else f"{number:g} points"
 
 
 def before_after(summary: Summary) -> list[Row]:

@@ -1,0 +1,274 @@
+"""What the page says, section by section, as plain values; the template only places them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fupruner.records import FusionLog, Plan
+from fupruner.report import words
+from fupruner.report.charts import Chart, charts
+from fupruner.report.data import RunReport
+
+WITH_ONNX_RUNTIME = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+entry = session.get_inputs()[0]
+shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+images = np.zeros(shape, dtype=np.float32)  # prepare real images exactly as the original network got them
+scores = session.run(None, {entry.name: images})[0]
+print(scores.argmax(axis=1))
+"""
+
+WITH_PYTORCH = """\
+import fupruner
+
+model = fupruner.load("path/to/this/folder")  # a torch.nn.Module
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names its row, columns from ``text_columns`` on hold figures."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Code that a reader can run."""
+
+    title: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what belongs under it, in this order."""
+
+    anchor: str
+    title: str
+    lines: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = field(default=())
+    snippets: tuple[Snippet, ...] = ()
+
+
+def headline(run: RunReport) -> str:
+    """Say the result in a dozen words."""
+    old, new = run.summary.baseline, run.summary.final
+    pace = f"{run.summary.speedup:.2f}x faster" if run.summary.speedup > 1 else f"{run.summary.speedup:.2f}x the speed"
+    return f"{pace} on {run.summary.target}, accuracy {old.accuracy:.2f} % → {new.accuracy:.2f} %"
+
+
+def story(run: RunReport) -> str:
+    """Say what was asked and what was done."""
+    summary = run.summary
+    asked = run.options.get("speedup")
+    goal = f"a speed-up of {asked}x" if asked else "the fastest network within the requirement"
+    tried = f" {words.plural(len(run.attempts), 'attempt')}," if run.attempts else ""
+    return (
+        f"Asked for: {goal} on {summary.target}. Latency went from {words.latency(summary.baseline)} to "
+        f"{words.latency(summary.final)} at batch 1, after{tried} {words.plural(summary.epochs, 'epoch')} of training "
+        f"and {words.duration(summary.seconds)}."
+    )
+
+
+def summary_table(run: RunReport) -> Table:
+    """Baseline against final."""
+    return Table("Before and after", ("", "Baseline", "Final", "Change"), words.before_after(run.summary))
+
+
+def sections(run: RunReport) -> list[Section]:
+    """Everything below the headline; what the run has no records of is left out."""
+    drawn = charts(run)
+    parts = [
+        _trade_off(run, drawn),
+        _widths(run.plan, drawn) if run.plan else None,
+        _times(run, drawn) if "times" in drawn else None,
+        _training(run, drawn) if "accuracy" in drawn else None,
+        _plan(run.plan) if run.plan else None,
+        _fusion(run.fusion) if run.fusion else None,
+        _conditions(run),
+        _use(),
+    ]
+    return [part for part in parts if part]
+
+
+def _trade_off(run: RunReport, drawn: dict[str, Chart]) -> Section:
+    rows = [
+        (
+            f"attempt {a.attempt}",
+            "met" if a.satisfied else "not met",
+            f"{a.asked_speedup:.2f}x",
+            f"{a.speedup:.2f}x",
+            words.milliseconds(a.latency_ms),
+            f"{a.accuracy:.2f} %",
+            f"{a.drop:.2f}",
+            words.count(a.macs),
+            words.count(a.params),
+        )
+        for a in run.attempts
+    ]
+    columns = ("", "Requirement", "Asked", "Speed-up", "Latency", "Accuracy", "Drop", "Multiply-adds", "Parameters")
+    tables = (Table("Attempts", columns, rows, text_columns=2),) if rows else ()
+    line = "Up and to the left is better. The front joins the networks that no other one beats in both."
+    return Section("trade-off", "Accuracy against latency", (line,), (drawn["trade-off"],), tables)
+
+
+def _widths(plan: Plan, drawn: dict[str, Chart]) -> Section:
+    removed = [name for name in plan.widths_before if not plan.widths_after.get(name, 0)]
+    before = sum(plan.widths_before.values())
+    after = sum(plan.widths_after.get(name, 0) for name in plan.widths_before)
+    line = f"{before} output channels became {after}; {words.plural(len(removed), 'layer')} disappeared."
+    rows = [
+        (
+            name,
+            str(width),
+            str(left) if (left := plan.widths_after.get(name, 0)) else "removed",
+            words.change(width, left),
+        )
+        for name, width in plan.widths_before.items()
+    ]
+    added = [
+        (name, "", str(width), "new") for name, width in plan.widths_after.items() if name not in plan.widths_before
+    ]
+    table = Table("Widths as a table", ("Layer", "Before", "After", "Change"), [*rows, *added], folded=True)
+    return Section("widths", "Widths per layer", (line,), _present(drawn, "widths"), (table,))
+
+
+def _times(run: RunReport, drawn: dict[str, Chart]) -> Section:
+    old = {layer.name: layer for layer in run.layer_times.before}
+    new = {layer.name: layer for layer in run.layer_times.after}
+    rows = [
+        (
+            name,
+            (old.get(name) or new[name]).kind,
+            words.milliseconds(old[name].ms) if name in old else "",
+            words.milliseconds(new[name].ms) if name in new else "",
+        )
+        for name in dict.fromkeys([*old, *new])
+    ]
+    line = "Each operator timed inside the target's runtime; the sum need not equal the latency of the whole."
+    table = Table("Times as a table", ("Layer", "Operator", "Before", "After"), rows, text_columns=2, folded=True)
+    return Section("times", "Time per layer", (line,), (drawn["times"],), (table,))
+
+
+def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
+    rows = [
+        (
+            f"{history.attempt}.{epoch.epoch}",
+            epoch.stage,
+            f"{epoch.loss:.4f}",
+            f"{epoch.accuracy:.2f} %",
+            f"{epoch.predicted_speedup:.2f}x",
+            str(epoch.closed),
+            str(epoch.reopened),
+            f"{epoch.learning_rate:.2g}",
+            words.duration(epoch.seconds),
+            f"{epoch.images_per_second:.0f}",
+        )
+        for history in run.history
+        for epoch in history.epochs
+    ]
+    columns = (
+        "Attempt.epoch",
+        "Stage",
+        "Loss",
+        "Accuracy",
+        "Predicted",
+        "Closed",
+        "Reopened",
+        "Rate",
+        "Time",
+        "Images/s",
+    )
+    table = Table("Epochs as a table", columns, rows, text_columns=2, folded=True)
+    line = "Gates close while training goes on, and may come back; what stays closed is removed for good."
+    return Section("training", "Training", (line,), _present(drawn, "accuracy", "gates"), (table,))
+
+
+def _plan(plan: Plan) -> Section:
+    before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
+    line = (
+        f"{words.plural(len(plan.moves), 'move')} for the budget “{plan.budget}”, chosen by {plan.importance} "
+        f"importance. Predicted time on {plan.target}: {before} → {after} ({plan.grade})."
+    )
+    rows = [
+        (
+            str(number),
+            move.kind,
+            move.where,
+            words.ranges(move.closed),
+            f"{move.loss:.3g}",
+            words.milliseconds(move.saved_ms),
+        )
+        for number, move in enumerate(plan.moves, 1)
+    ]
+    columns = ("Move", "Kind", "Where", "Gates", "Predicted loss", "Saved")
+    table = Table("Every move", columns, rows, text_columns=4, folded=True)
+    return Section("plan", "Plan", (line,), tables=(table,))
+
+
+def _fusion(log: FusionLog) -> Section:
+    fired = Counter(each.rule for each in log.fired)
+    tried = f" (inputs {', '.join(log.checked_inputs)})" if log.checked_inputs else ""
+    line = (
+        f"Level {log.level}: {words.plural(len(log.fired), 'rewrite')} fired, {len(log.refused)} refused. "
+        f"Largest relative error of the rewritten network: {log.max_error:.1e} in float64, "
+        f"{log.max_error_float32:.1e} in float32{tried}."
+    )
+    tables = (
+        Table("Operators before and after fusion", ("Operator", "Before", "After", "Change"), words.operators(log)),
+        Table("Rules that fired", ("Rule", "Times"), [(rule, str(times)) for rule, times in fired.most_common()]),
+        Table(
+            "Every rewrite",
+            ("Rule", "Layer", "Detail"),
+            [(f.rule, f.node, f.detail) for f in log.fired],
+            3,
+            folded=True,
+        ),
+        Table(
+            "Refused, and why",
+            ("Rule", "Layer", "Reason"),
+            [(r.rule, r.node, r.reason) for r in log.refused],
+            3,
+            folded=True,
+        ),
+    )
+    return Section("fusion", "Fusion", (line,), tables=tuple(table for table in tables if table.rows))
+
+
+def _conditions(run: RunReport) -> Section:
+    summary = run.summary
+    facts = [
+        ("Hardware", summary.hardware),
+        ("Version", summary.version),
+        ("Target", summary.target),
+        ("Seed", str(run.options.get("seed", "not recorded"))),
+        ("Wall-clock time", words.duration(summary.seconds)),
+    ]
+    options = [(name, str(value)) for name, value in run.options.items()]
+    events = [(event.time, event.event, event.details()) for event in run.events]
+    tables = (
+        Table("Where it ran", ("", "Value"), facts, 2),
+        Table("Options", ("Option", "Value"), options, 2, folded=True),
+        Table("Log of events", ("Time", "Event", "Details"), events, 3, folded=True),
+    )
+    return Section("conditions", "Options and conditions", tables=tuple(table for table in tables if table.rows))
+
+
+def _use() -> Section:
+    snippets = (Snippet("With ONNX Runtime", WITH_ONNX_RUNTIME), Snippet("With PyTorch", WITH_PYTORCH))
+    return Section("use", "Run the result", ("Both files lie next to this page.",), snippets=snippets)
+
+
+def _present(drawn: dict[str, Chart], *names: str) -> tuple[Chart, ...]:
+    return tuple(drawn[name] for name in names if name in drawn)
