@@ -1,0 +1,71 @@
+"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+AugmentName = Literal["none", "light", "standard", "shift"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How images of a batch are varied, each on its own.
+
+    Attributes:
+        flip: whether half of them are mirrored left to right.
+        shift: the largest shift along each axis, as a part of the image's height or width; what comes in over the
+            border is the image's own mirror image.
+    """
+
+    flip: bool = False
+    shift: float = 0.0
+
+
+AUGMENTATIONS: Mapping[AugmentName, Augmentation] = MappingProxyType(
+    {
+        "none": Augmentation(),
+        "light": Augmentation(flip=True),  # short schedules
+        "standard": Augmentation(flip=True, shift=1 / 8),  # the 4 pixels of He et al. at 32x32
+        "shift": Augmentation(shift=1 / 8),  # what a mirror would turn into something else: digits, letters
+    }
+)
+
+
+def gather(images: Tensor, chosen: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Take images out of (N, C, H, W) and vary them.
+
+    Args:
+        images: all images, of any type.
+        chosen: indices (B,) into them.
+        augmentation: how they are varied.
+        generator: where the random decisions come from.
+
+    Returns:
+        The varied images (B, C, H, W), of the same type.
+    """
+    if augmentation == Augmentation():
+        return images[chosen]
+    count, (channels, height, width) = len(chosen), images.shape[1:]
+    rows = _window(height, count, augmentation.shift, generator)
+    columns = _window(width, count, augmentation.shift, generator)
+    if augmentation.flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    # Where each pixel of the batch lies in the flattened images.
+    planes = (chosen[:, None] * channels + torch.arange(channels)) * (height * width)
+    within = rows[:, :, None] * width + columns[:, None, :]
+    return images.view(-1)[planes[:, :, None, None] + within[:, None]]
+
+
+def _window(size: int, count: int, shift: float, generator: torch.Generator) -> Tensor:
+    """Source positions (count, size) along one axis, moved by up to ``shift`` and reflected at the borders."""
+    reach = min(int(size * shift), size - 1)
+    moved = torch.randint(-reach, reach + 1, (count, 1), generator=generator) + torch.arange(size)
+    moved = moved.abs()
+    return size - 1 - (size - 1 - moved).abs()

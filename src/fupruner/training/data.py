@@ -1,0 +1,211 @@
+"""Labelled images in memory, and the batches that networks are trained, calibrated and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fupruner.errors import DataError
+from fupruner.training.augment import AUGMENTATIONS, AugmentName, gather
+from fupruner.training.decode import decode, image_shape_of
+from fupruner.training.digits import read_digits
+from fupruner.training.folders import read_class_folders
+from fupruner.training.seeds import generator
+from fupruner.training.sources import RawData, SplitNames
+from fupruner.training.tables import parquet_files, read_hub, read_parquet
+
+Batch = tuple[Tensor, Tensor]
+Statistics = tuple[float, ...]
+
+_STATISTICS_FROM = 10_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Attributes:
+        images: bytes (N, C, H, W).
+        labels: class indices (N,), int64.
+        mean: per channel, of pixels in 0..1, that batches are normalised with.
+        std: likewise.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mean: Statistics
+    std: Statistics
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        augment: AugmentName = "none",
+        start: int = 0,
+        drop_last: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """Go through the split once.
+
+        Every batch depends on (seed, epoch, its index) alone, so a run can go on at any batch.
+
+        Args:
+            batch_size: images per batch; the last one has what is left.
+            shuffle: whether the order is random.
+            seed: of order and augmentation.
+            epoch: varies order and augmentation.
+            augment: name of the augmentation.
+            start: index of the first batch to give.
+            drop_last: leave out the last batch where it is smaller than the others (unless it is the only one).
+            device: where batches are put.
+
+        Yields:
+            Normalised images (B, C, H, W) in float32, and labels (B,).
+        """
+        count = len(self)
+        order = torch.randperm(count, generator=generator(seed, epoch)) if shuffle else torch.arange(count)
+        end = count - count % batch_size if drop_last and count >= batch_size else count
+        for index, first in enumerate(range(0, end, batch_size)):
+            if index < start:
+                continue
+            chosen = order[first : min(first + batch_size, end)]
+            images = gather(self.images, chosen, AUGMENTATIONS[augment], generator(seed, epoch, index))
+            yield self.normalise(images.to(device)), self.labels[chosen].to(device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bytes (B, C, H, W) to float32 with the split's mean and standard deviation taken out."""
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        return images.float().sub_(mean * 255).div_(std * 255)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set for classification.
+
+    Attributes:
+        train: what networks learn from.
+        validation: what they are judged on.
+        classes: names, by class index.
+        mean: per channel, of pixels in 0..1, that both splits are normalised with.
+        std: likewise.
+        augment: name of the augmentation that suits the images.
+        notes: decisions that were taken for the user, worth telling.
+    """
+
+    train: Split
+    validation: Split
+    classes: tuple[str, ...]
+    mean: Statistics
+    std: Statistics
+    augment: AugmentName = "standard"
+    notes: tuple[str, ...] = ()
+
+
+def load_data(
+    source: str,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
+    train_split: str = "train",
+    validation_split: str = "validation",
+) -> ImageData:
+    """Read a data set into memory.
+
+    Args:
+        source: ``digits``; a folder of class folders, or of splits that are such folders; parquet files with the
+            columns image and label (one, several with commas between, or a folder); or ``hf:NAME``.
+        image_shape: channels, height and width that the model takes; of the first image if None.
+        mean: per channel, of pixels in 0..1; of the training images if None.
+        std: likewise.
+        train_split: name of the split to train on.
+        validation_split: name of the split to judge on; for the default name, val, valid and test are tried too, and
+            a source of one split is divided.
+
+    Raises:
+        DataError: the source is not there, is laid out in another way, has unusable images or labels, or is too large.
+    """
+    raw = _read(source, SplitNames(train_split, validation_split))
+    if image_shape is None:
+        image_shape = image_shape_of(raw.train)
+    if len(image_shape) != 3:
+        raise DataError(f"The model takes inputs of shape {'x'.join(map(str, image_shape))}, which are no images.")
+    channels, height, width = image_shape
+    train = decode(raw.train, (channels, height, width))
+    validation = decode(raw.validation, (channels, height, width))
+    if mean is None or std is None:
+        mean, std = _statistics(train)
+    if not len(mean) == len(std) == channels:
+        raise DataError(f"Mean and standard deviation are given for {len(mean)} channels; images have {channels}.")
+    return ImageData(
+        train=Split(train, torch.tensor(raw.train.labels), mean, std),
+        validation=Split(validation, torch.tensor(raw.validation.labels), mean, std),
+        classes=raw.classes,
+        mean=mean,
+        std=std,
+        augment=raw.augment,
+        notes=raw.notes,
+    )
+
+
+def _read(source: str, names: SplitNames) -> RawData:
+    if source == "digits":
+        return read_digits(names)
+    if source.startswith("hf:"):
+        return read_hub(source.removeprefix("hf:"), names)
+    files = parquet_files(source)
+    if files:
+        return read_parquet(files, source, names)
+    path = Path(source)
+    if not path.exists():
+        raise DataError(
+            f"There is no data at {source}.", hint="Give digits, a folder of images, parquet files, or hf:NAME."
+        )
+    if not path.is_dir():
+        raise DataError(f"{source} is neither a folder nor a parquet file.")
+    return read_class_folders(path, names)
+
+
+def _statistics(images: Tensor) -> tuple[Statistics, Statistics]:
+    """Mean and standard deviation per channel, of pixels in 0..1; a constant channel keeps its scale."""
+    pixels = images[:_STATISTICS_FROM].float().div_(255)
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
+    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, torch.ones_like(std)).tolist())
+
+
+def calibration(split: Split, n: int, seed: int) -> Batch:
+    """Draw up to ``n`` images of a split without repetition, as one batch, not augmented.
+
+    Returns:
+        Normalised images (n, C, H, W) and labels (n,).
+    """
+    chosen = torch.randperm(len(split), generator=generator(seed))[:n]
+    return split.normalise(split.images[chosen]), split.labels[chosen]
+
+
+def check_labels(data: ImageData, outputs: int) -> None:
+    """Make sure that a model has an output for every label.
+
+    Raises:
+        DataError: a label lies outside of the model's outputs.
+    """
+    for name, split in (("training", data.train), ("validation", data.validation)):
+        highest = int(split.labels.max())
+        if highest >= outputs:
+            row = int(split.labels.argmax())
+            raise DataError(
+                f"Image {row} of the {name} split has label {highest}, but the model has {outputs} outputs "
+                f"(labels 0 to {outputs - 1}).",
+                hint="Is this the data that the model was trained for?",
+            )

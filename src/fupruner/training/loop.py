@@ -1,0 +1,225 @@
+"""The training loop. Whatever else happens during training happens in the functions that it is given."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from fupruner.errors import InputError, TrainingError
+from fupruner.training.distill import distilled, frozen_copy
+from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
+from fupruner.training.schedule import Schedule
+from fupruner.training.seeds import mix
+from fupruner.training.task import Predict, Task
+
+Precision = Literal["bf16-mixed", "32-true"]
+Result = TypeVar("Result", StepResult, EpochResult)
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    *,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float = 5e-4,
+    precision: Precision = "bf16-mixed",
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    on_step: Sequence[OnStep] = (),
+    on_epoch: Sequence[OnEpoch] = (),
+) -> list[EpochResult]:
+    """Train a model in place over a schedule of its own; see :func:`train_steps` for the arguments and errors."""
+    schedule = Schedule.over(epochs * task.steps_per_epoch, learning_rate)
+    return train_steps(
+        model,
+        task,
+        schedule,
+        weight_decay=weight_decay,
+        precision=precision,
+        seed=seed,
+        teacher=teacher,
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+
+
+def train_steps(
+    model: nn.Module,
+    task: Task,
+    schedule: Schedule,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    optimizer: Optimizer | None = None,
+    weight_decay: float = 5e-4,
+    precision: Precision = "bf16-mixed",
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    on_step: Sequence[OnStep] = (),
+    on_epoch: Sequence[OnEpoch] = (),
+) -> list[EpochResult]:
+    """Run the steps ``start`` to ``stop`` of a schedule, in place.
+
+    Step k learns from batch k of the task's stream, with the schedule's learning rate and a seed of its own for
+    dropout. So a training cut in two, the second part given the model and the optimizer of the first, equals the
+    whole. The model ends in the mode, layout and place in which it came.
+
+    Args:
+        model: a network whose parameters that require gradients are trained.
+        task: gives batches and loss, and judges the model at the end of each epoch.
+        schedule: learning rate by step.
+        start: first step.
+        stop: step before which to stop; the schedule's end if None.
+        optimizer: state to go on with, see :func:`make_optimizer`; a fresh one if None.
+        weight_decay: of matrices and kernels; norms and biases have none. Used by a fresh optimizer.
+        precision: arithmetic; bf16 becomes float32 where the processor would only emulate it.
+        seed: of dropout; order and augmentation have the task's.
+        teacher: a network of the same outputs to learn from as well; it is not changed.
+        on_step: called after each step with its result and the model.
+        on_epoch: called after the last step of each epoch with its result and the model.
+
+    Returns:
+        Results of the epochs that ended here.
+
+    Raises:
+        InputError: the model has nothing to train.
+        TrainingError: the loss is not a number; the model is as it was when the epoch began.
+    """
+    optimizer = optimizer or make_optimizer(model, weight_decay)
+    fabric = _fabric(supported(precision))
+    objective = task.loss if teacher is None else distilled(task, _in_half(fabric, teacher))
+    results: list[EpochResult] = []
+    meter, good = Meter(), _state(model)
+    with _prepared(fabric, model, optimizer) as (wrapped, stepper), torch.random.fork_rng():
+        for step, batch in _stream(task, start, schedule.steps if stop is None else stop):
+            rate, epoch = schedule.learning_rate(step), step // task.steps_per_epoch
+            torch.manual_seed(mix(seed, step))
+            _set_rate(optimizer, rate)
+            loss = _step(fabric, stepper, objective(wrapped, fabric.to_device(batch)))
+            if not math.isfinite(loss):
+                model.load_state_dict(good)
+                raise _diverged(loss, step, epoch, rate)
+            speed = meter.count(loss, len(task.inputs(batch)))
+            _notify(on_step, StepResult(step, schedule.steps, loss, rate, speed), model)
+            if (step + 1) % task.steps_per_epoch == 0:
+                seconds, mean = meter.seconds, meter.loss / meter.steps
+                results.append(EpochResult(epoch, mean, task.evaluate(model), rate, seconds, meter.images / seconds))
+                _notify(on_epoch, results[-1], model)
+                meter, good = Meter(), _state(model)
+    return results
+
+
+def make_optimizer(model: nn.Module, weight_decay: float) -> SGD:
+    """Nesterov momentum 0.9 over all parameters that require gradients; only matrices and kernels decay.
+
+    Raises:
+        InputError: there are none.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise InputError("The model has no parameter that requires a gradient, so there is nothing to train.")
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return SGD([group for group in groups if group["params"]], lr=0.0, momentum=0.9, nesterov=True)
+
+
+def supported(precision: Precision) -> Precision:
+    """The precision itself, or float32 in place of a bf16 that the processor would only emulate."""
+    if precision == "bf16-mixed" and not torch.cuda.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "32-true"
+    return precision
+
+
+def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _step(fabric: Fabric, optimizer: Optimizer, loss: Tensor) -> float:
+    """Descend from a loss; where it is not finite, the weights stay as they are."""
+    value = float(loss.detach())
+    if math.isfinite(value):
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _stream(task: Task, start: int, stop: int) -> Iterator[tuple[int, Any]]:
+    """Steps and their batches, over the borders of epochs."""
+    step = start
+    while step < stop:
+        epoch, offset = divmod(step, task.steps_per_epoch)
+        for batch in islice(task.train_batches(epoch, offset), min(task.steps_per_epoch - offset, stop - step)):
+            yield step, batch
+            step += 1
+
+
+@contextmanager
+def _prepared(fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[nn.Module, Optimizer]]:
+    """The model on the training device, laid out for speed and in training mode; all of it is undone at the end."""
+    home = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped, stepper = fabric.setup(model, optimizer)
+    _move_state(optimizer, fabric.device)
+    wrapped.train()
+    try:
+        yield wrapped, stepper
+    finally:
+        model.to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _move_state(optimizer, home)
+        optimizer.zero_grad(set_to_none=True)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _fabric(precision: Precision) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision each time
+    return Fabric(accelerator="auto", devices=1, precision=precision)
+
+
+def _move_state(optimizer: Optimizer, device: torch.device) -> None:
+    for state in optimizer.state.values():
+        state.update({name: value.to(device) for name, value in state.items() if isinstance(value, Tensor)})
+
+
+def _in_half(fabric: Fabric, teacher: nn.Module) -> Predict:
+    """A copy of the teacher that predicts in the precision of the training."""
+    copied = frozen_copy(teacher, fabric.device)
+
+    def predict(inputs: Tensor) -> Tensor:
+        with fabric.autocast():
+            outputs: Tensor = copied(inputs)
+        return outputs
+
+    return predict
+
+
+def _notify(watchers: Sequence[Callable[[Result, nn.Module], None]], result: Result, model: nn.Module) -> None:
+    for watcher in watchers:
+        watcher(result, model)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _diverged(loss: float, step: int, epoch: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"The loss became {loss} in epoch {epoch}, step {step} (learning rate {rate:.3g}). "
+        f"The weights are back to those from before the epoch.",
+        hint="Lower the learning rate, or train in float32.",
+    )

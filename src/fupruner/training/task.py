@@ -1,0 +1,148 @@
+"""What the user brings to training and pruning: data, a loss to minimise, a figure to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fupruner.errors import InputError
+from fupruner.training.augment import AUGMENTATIONS, AugmentName
+from fupruner.training.data import Batch, ImageData, calibration
+
+Predict = Callable[[Tensor], Tensor]
+"""Anything from normalised inputs (N, ...) to outputs: a module, or a file that a runtime executes."""
+
+
+class Task(Protocol):
+    """What the pipeline asks of a task. A batch may be anything; only the task looks inside."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterable[Any]:
+        """Batches of an epoch from index ``start`` on; the same ones for the same epoch."""
+
+    def calibration_batches(self, images: int) -> Iterable[Any]:
+        """Batches of training images in all, not augmented, the same ones each time."""
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What of a batch goes into the network, the batch axis first."""
+
+    def loss(self, model: Predict, batch: Any) -> Tensor:
+        """Mean loss of a batch, a scalar; the model is called exactly once."""
+
+    def sample_losses(self, model: Predict, batch: Any) -> Tensor:
+        """Loss of each sample (N,), without regularisation; the model is called exactly once."""
+
+    def score(self, predict: Predict) -> float:
+        """The figure to keep, on validation data; in percent for accuracy, higher is better."""
+
+    def evaluate(self, model: nn.Module) -> float:
+        """``score`` of a module in eval mode; its mode is put back."""
+
+
+@final
+class Classification:
+    """Images to classes: cross-entropy to minimise, top-1 accuracy to keep.
+
+    Args:
+        data: images and labels.
+        batch_size: images per training step.
+        augment: name of the augmentation; the one that suits the data if None.
+        seed: of shuffling, augmentation and the choice of calibration images.
+        label_smoothing: part of the target that is spread over all classes, 0 to below 1.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    evaluation_batch = 250
+
+    def __init__(
+        self,
+        data: ImageData,
+        batch_size: int = 128,
+        augment: AugmentName | None = None,
+        seed: int = 0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}; it must be 1 or more.")
+        if augment is not None and augment not in AUGMENTATIONS:
+            raise InputError(f"Unknown augmentation {augment!r}.", hint=f"Known: {', '.join(AUGMENTATIONS)}.")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"Label smoothing is {label_smoothing}; it must lie in 0 to below 1.")
+        self.data = data
+        self.batch_size = batch_size
+        self.augment: AugmentName = augment or data.augment
+        self.seed = seed
+        self.label_smoothing = label_smoothing
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training split, at least one."""
+        return max(1, len(self.data.train) // self.batch_size)
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Shuffled and augmented batches of one size; what is left at the end of an epoch is passed over."""
+        return self.data.train.batches(
+            self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            epoch=epoch,
+            augment=self.augment,
+            start=start,
+            drop_last=True,
+        )
+
+    def calibration_batches(self, images: int) -> Iterator[Batch]:
+        """Batches of up to ``images`` training images in all, not augmented."""
+        inputs, labels = calibration(self.data.train, images, self.seed)
+        return zip(torch.split(inputs, self.batch_size), torch.split(labels, self.batch_size), strict=True)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """The images of a batch."""
+        return batch[0]
+
+    def loss(self, model: Predict, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats, with label smoothing."""
+        images, labels = batch
+        return F.cross_entropy(model(images), labels, label_smoothing=self.label_smoothing)
+
+    def sample_losses(self, model: Predict, batch: Batch) -> Tensor:
+        """Cross-entropy of each image in nats."""
+        images, labels = batch
+        return F.cross_entropy(model(images), labels, reduction="none")
+
+    def score(self, predict: Predict) -> float:
+        """Top-1 accuracy on the validation split in percent."""
+        correct = 0
+        for images, labels in self.data.validation.batches(self.evaluation_batch):
+            correct += int((predict(images).argmax(1).cpu() == labels).sum())
+        return 100.0 * correct / len(self.data.validation)
+
+    def evaluate(self, model: nn.Module) -> float:
+        """Top-1 accuracy of a module on the validation split in percent."""
+        with evaluating(model) as predict:
+            return self.score(predict)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[Predict]:
+    """A module as a function on its own device, in eval mode and without gradients; its modes are put back."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False  # train() and eval() are refused by modules of exported programs
+    try:
+        with torch.inference_mode():
+            yield lambda inputs: model(inputs.to(device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
