@@ -8,11 +8,9 @@ operator that is not in the table freezes the labels it reads, which is always s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -22,7 +20,7 @@ from fupruner.graph import edit
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
-from fupruner.pruning.structure import STRUCTURE, broadcast, compress
+from fupruner.pruning.structure import STRUCTURE, broadcast
 
 Labels = NDArray[np.int64]
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -306,8 +304,3 @@ class Labelling:
 def varies_only_along(labels: Labels, axis: int) -> bool:
     """Whether labels differ along one axis at most."""
     return all(n == 1 for d, n in enumerate(labels.shape) if d != axis % labels.ndim)
-
-
-Handler = Callable[[Labelling, fx.Node, Labels], Any]
-__all__ = ["ELEMENTWISE", "Labelling", "Labels", "compress", "varies_only_along"]
-_ = (Iterable, torch)

@@ -132,13 +132,8 @@ def _split(labelling: Labelling, node: fx.Node, source: Labels) -> tuple[Labels 
     parts = []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         part = source if source.shape[axis] == 1 else source.take(range(start, stop), axis=axis)
-        parts.append(part.squeeze(axis) if unbind else compress_axis(part, axis))
+        parts.append(part.squeeze(axis) if unbind else part)
     return tuple(parts)
-
-
-def compress_axis(labels: Labels, axis: int) -> Labels:
-    """Keep an axis as it is; a part of length 1 needs no change."""
-    return labels
 
 
 def split_sizes(node: fx.Node, length: int) -> list[int]:

@@ -1,0 +1,201 @@
+"""Gates: what can be removed is multiplied by 1 or 0, so that closing it can be tried, scored and taken back.
+
+A closed unit is zero at every place of its group: gates stand behind each layer that makes channels, behind each norm,
+and behind every operator that would turn a zero into something else. That is what makes slimming exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from fupruner.graph import edit
+from fupruner.graph.cost import NORMS
+from fupruner.graph.shapes import shape_of
+from fupruner.graph.text import kind_of
+from fupruner.pruning.branches import Branch, find_branches
+from fupruner.pruning.groups import WEIGHTED, ChannelGroups, channel_axis, find_groups
+from fupruner.pruning.labels import INSTANCE_NORMS, PER_CHANNEL, Labels, varies_only_along
+from fupruner.pruning.structure import STRUCTURE
+
+_MOVES_ZERO = (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
+_ZERO_STAYS = {"relu", "tanh", "silu", "gelu", "hardswish", "leaky_relu", "elu", "mish", "relu6", "abs", "neg", "square", "sqrt", "erf",
+               "sign", "round", "floor", "dropout", "to", "_to_copy", "celu", "selu", "hardtanh"}  # fmt: skip
+
+
+class _CloseStraightThrough(torch.autograd.Function):
+    """Zero closed channels going forward; let their gradients through going back, so that closed filters keep learning."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, closed: Tensor) -> Tensor:
+        return x.masked_fill(closed, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class Gate(nn.Module):
+    """Opens or closes the channels of a tensor along one axis.
+
+    Args:
+        channels: length of the axis; 1 gates the whole tensor.
+        axis: the axis, batch included.
+        dims: axes of the tensor.
+    """
+
+    closed: Tensor
+
+    def __init__(self, channels: int, axis: int, dims: int) -> None:
+        super().__init__()
+        self.shape = [channels if d == axis else 1 for d in range(dims)]
+        self.axis, self.channels = axis, channels
+        self.register_buffer("closed", torch.zeros(self.shape, dtype=torch.bool), persistent=False)
+        self.any_closed = False
+        self.scored: Tensor | None = None
+
+    def set(self, closed: NDArray[np.bool_]) -> None:
+        """Close the channels that are True, open the others."""
+        self.closed.copy_(torch.from_numpy(np.ascontiguousarray(closed)).view(self.shape))
+        self.any_closed = bool(closed.any())
+
+    def start_scoring(self) -> None:
+        """From the next forward pass on, keep a gate variable per sample and channel, so that its gradient can be read."""
+        self.scored = torch.empty(0)
+
+    def stop_scoring(self) -> None:
+        """Forget the gate variables."""
+        self.scored = None
+
+    def gradients(self) -> Tensor | None:
+        """Gradient of the loss with respect to the gate per sample and channel, (N, C), after a backward pass."""
+        if self.scored is None or self.scored.grad is None:
+            return None
+        return self.scored.grad.flatten(1).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero what is closed."""
+        if self.scored is not None:
+            value = (~self.closed).to(x.dtype).expand(x.shape[0], *self.shape[1:]).clone()
+            self.scored = value.requires_grad_(True)
+            return x * self.scored
+        return _CloseStraightThrough.apply(x, self.closed) if self.any_closed else x  # type: ignore[no-untyped-call,no-any-return]
+
+
+@dataclass
+class GatedNetwork:
+    """A graph with gates at every place where a prunable unit lives, and at every residual branch.
+
+    Attributes:
+        graph_module: the graph that trains; in eval mode with all gates open it equals the graph it was made from.
+        groups: its channel groups.
+        gates: each gate with the unit of each of its channels.
+        branches: each branch with its gate.
+        is_open: (units,) which units are open now.
+        closed_branches: names of branches that are closed now.
+    """
+
+    graph_module: fx.GraphModule
+    groups: ChannelGroups
+    gates: list[tuple[Gate, Labels]]
+    branches: list[tuple[Branch, Gate]]
+    is_open: NDArray[np.bool_]
+    closed_branches: frozenset[str] = frozenset()
+
+    def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str]) -> None:
+        """Open and close gates.
+
+        Args:
+            is_open: (units,) True keeps a unit.
+            closed_branches: names of the branches to switch off.
+        """
+        self.is_open, self.closed_branches = is_open.copy(), closed_branches
+        for gate, units in self.gates:
+            gate.set(~is_open[units])
+        for branch, gate in self.branches:
+            gate.set(np.array([branch.name in closed_branches]))
+
+
+def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
+    """Put gates into a copy of a graph whose shapes were propagated."""
+    copied = edit.clone(graph_module)
+    groups = find_groups(copied)
+    found = find_branches(copied)
+    prunable = np.zeros(max(1, groups.labelling.units), dtype=bool)
+    for group in groups.prunable:
+        prunable[group.units] = True
+    gates = [_insert(copied, node, units, axis) for node, units, axis in _gate_points(copied, groups, prunable)]
+    branches = [(branch, _insert_branch(copied, branch)) for branch in found]
+    copied.graph.lint()
+    copied.recompile()
+    is_open = np.ones(groups.labelling.units, dtype=bool)
+    return GatedNetwork(copied, groups, gates, branches, is_open)
+
+
+def _gate_points(graph_module: fx.GraphModule, groups: ChannelGroups, prunable: NDArray[np.bool_]) -> list[tuple[fx.Node, Labels, int]]:
+    points = []
+    for node, labels in groups.labelling.labels.items():
+        module = edit.module_of(graph_module, node)
+        axis = channel_axis(module, labels.ndim) if module is not None else _only_axis(labels)
+        if axis is None or not varies_only_along(labels, axis) or keeps_zero(graph_module, groups, node):
+            continue
+        units = groups.labelling.unit_of[labels.ravel()]
+        users = list(node.users)
+        norm_follows = len(users) == 1 and isinstance(edit.module_of(graph_module, users[0]), NORMS) and users[0] in groups.labelling.labels
+        if prunable[units].any() and not norm_follows:
+            points.append((node, units, axis))
+    return points
+
+
+def _only_axis(labels: Labels) -> int | None:
+    long = [d for d, n in enumerate(labels.shape) if n > 1]
+    return long[0] if len(long) == 1 else 1 if labels.ndim > 1 else None
+
+
+def keeps_zero(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Node) -> bool:
+    """Whether a channel that is zero in every operand is zero in the result."""
+    module = edit.module_of(graph_module, node)
+    if module is not None:
+        if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
+            return bool(module.min_val <= 0 <= module.max_val)
+        if isinstance(module, (*WEIGHTED, *NORMS, *INSTANCE_NORMS, *_MOVES_ZERO)):
+            return False
+        return isinstance(module, (*PER_CHANNEL, nn.PReLU, nn.Flatten))
+    if node.op != "call_function":
+        return True
+    name = kind_of(graph_module, node)
+    tensors = [n for n in node.all_input_nodes if shape_of(n)]
+    labelled = [n for n in tensors if n in groups.labelling.labels]
+    if name == "mul":
+        return bool(labelled)
+    if name in ("add", "sub", "maximum", "minimum"):
+        numbers = [a for a in node.args if isinstance(a, int | float)]
+        return not numbers and len(labelled) == len(tensors) and all(n.op != "get_attr" for n in tensors)
+    return name in _ZERO_STAYS or name in STRUCTURE or name.startswith(("max_pool", "avg_pool", "adaptive", "upsample", "getitem"))
+
+
+def _insert(graph_module: fx.GraphModule, node: fx.Node, units: Labels, axis: int) -> tuple[Gate, Labels]:
+    gate = Gate(len(units), axis, len(shape_of(node)) or 4)
+    users = list(node.users)
+    gate_node = edit.add_call(graph_module, f"gates.{node.name}", gate, (node,), after=node)
+    for user in users:
+        user.replace_input_with(node, gate_node)
+    return gate, units
+
+
+def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
+    """Gate the operand as the Add reads it now: a channel gate may have been put behind it."""
+    operand = next(n for n in branch.add.all_input_nodes if n is branch.operand or branch.operand in n.all_input_nodes and _is_gate(graph_module, n))
+    gate = Gate(1, 1, len(shape_of(branch.operand)))
+    gate_node = edit.add_call(graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand)
+    branch.add.replace_input_with(operand, gate_node)
+    return gate
+
+
+def _is_gate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    return isinstance(edit.module_of(graph_module, node), Gate)

@@ -1,0 +1,240 @@
+"""Slimming: cut closed channels and branches out of a gated network, exactly.
+
+Closed units are zero everywhere in their group (see ``gates``), so the filters that make them, the weights that read them
+and their places in norms and constants can be cut without changing the function.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from fupruner.errors import FuPrunerError
+from fupruner.graph import edit, shapes
+from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
+from fupruner.graph.shapes import shape_of
+from fupruner.graph.text import kind_of
+from fupruner.pruning.gates import Gate, GatedNetwork
+from fupruner.pruning.groups import channel_axis
+from fupruner.pruning.labels import INSTANCE_NORMS, Labelling
+from fupruner.pruning.structure import argument, split_sizes
+
+Mask = NDArray[np.bool_]
+
+
+def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """A physically smaller graph that computes what the gated network computes in eval mode.
+
+    Args:
+        network: gates as they are now decide; the network is not modified.
+        example_inputs: tensors, batch first, for the shapes of the result.
+
+    Raises:
+        FuPrunerError: a layer would lose all of its channels.
+    """
+    copied, labelling = _copy(network)
+    cut = _Cut(copied, labelling, network.is_open)
+    closed = {branch.name for branch, _ in network.branches if branch.name in network.closed_branches}
+    by_name = {n.name: n for n in copied.graph.nodes}
+    for branch, _ in network.branches:
+        if branch.name in closed:
+            edit.bypass(by_name[branch.add.name], by_name[_behind(network, branch)])
+    edit.clean(copied)
+    alive = set(copied.graph.nodes)
+    for node in list(copied.graph.nodes):
+        if node in alive:
+            cut.node(node)
+    for node in list(copied.graph.nodes):
+        if isinstance(edit.module_of(copied, node), Gate):
+            edit.bypass(node, node.all_input_nodes[0])
+    edit.clean(copied)
+    shapes.propagate(copied, example_inputs)
+    return copied
+
+
+def _behind(network: GatedNetwork, branch: Any) -> str:
+    """What the Add reads beside the branch: the other operand or the gate behind it."""
+    names = [n.name for n in branch.add.all_input_nodes]
+    gates = {g for _, g in network.branches}
+    for node in branch.add.all_input_nodes:
+        if edit.module_of(network.graph_module, node) not in gates:
+            return str(node.name)
+    raise FuPrunerError(f"The branch {branch.name} has no other operand among {names}.")
+
+
+def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:
+    """Copy the graph and carry the labelling over to the copy's nodes by name."""
+    copied = edit.clone(network.graph_module)
+    by_name = {n.name: n for n in copied.graph.nodes}
+    for node in network.graph_module.graph.nodes:
+        by_name[node.name].meta = dict(node.meta)
+    old = network.groups.labelling
+    new = copy.copy(old)
+    new.graph_module = copied
+    new.labels = {by_name[n.name]: labels for n, labels in old.labels.items() if n.name in by_name}
+    new.tuples = {by_name[n.name]: parts for n, parts in old.tuples.items() if n.name in by_name}
+    for node in copied.graph.nodes:  # a gate carries the labels of what it gates
+        if isinstance(edit.module_of(copied, node), Gate) and node.all_input_nodes[0] in new.labels:
+            new.labels[node] = new.labels[node.all_input_nodes[0]]
+    return copied, new
+
+
+class _Cut:
+    """Cuts layers, constants and the arguments of operators."""
+
+    def __init__(self, graph_module: fx.GraphModule, labelling: Labelling, is_open: Mask) -> None:
+        self.graph_module, self.labelling, self.is_open = graph_module, labelling, is_open
+        self.done: set[str] = set()
+
+    def kept(self, node: fx.Node, axis: int) -> Mask | None:
+        """Positions along an axis that survive, or None if all do."""
+        mask = self.labelling.kept_along(node, axis, self.is_open)
+        return None if mask is None or bool(mask.all()) else mask
+
+    def node(self, node: fx.Node) -> None:
+        """Cut whatever a node owns."""
+        if node.op == "call_module" and str(node.target) not in self.done:
+            self.done.add(str(node.target))
+            self._layer(node)
+        elif node.op == "get_attr" and str(node.target) not in self.done:
+            self.done.add(str(node.target))
+            self._constant(node)
+        elif node.op == "call_function":
+            handler = _ARGUMENTS.get(kind_of(self.graph_module, node))
+            if handler is not None:
+                handler(self, node)
+
+    def _layer(self, node: fx.Node) -> None:
+        module: Any = edit.module_of(self.graph_module, node)
+        if isinstance(module, Gate) or not node.all_input_nodes:
+            return
+        source = node.all_input_nodes[0]
+        if isinstance(module, (*CONVS, *TRANSPOSED, nn.Linear)):
+            axis = channel_axis(module, len(shape_of(node)))
+            inputs, outputs = self.kept(source, axis), self.kept(node, axis)
+            if any(mask is not None and not mask.any() for mask in (inputs, outputs)):
+                raise FuPrunerError(f"{node.target} would lose all of its channels.", hint="Close its branch, or keep one channel.")
+            if inputs is not None or outputs is not None:
+                edit.replace_module(self.graph_module, node, cut_weighted(module, _index(inputs), _index(outputs)))
+        elif isinstance(module, (*NORMS, *INSTANCE_NORMS, nn.PReLU)):
+            kept = self.kept(node, 1)
+            if kept is not None:
+                edit.replace_module(self.graph_module, node, cut_per_channel(module, _index(kept)))
+
+    def _constant(self, node: fx.Node) -> None:
+        value: Tensor = edit.get_attribute(self.graph_module, str(node.target))
+        for axis in range(value.dim() if isinstance(value, Tensor) else 0):
+            kept = self.kept(node, axis)
+            if kept is not None:
+                cut = value.detach().index_select(axis, _index(kept))
+                edit.set_tensor(self.graph_module, str(node.target), nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
+
+    def sizes(self, node: fx.Node, position: int) -> None:
+        """Rewrite a list of sizes (reshape, expand) to the surviving lengths."""
+        given = list(node.args[position])  # type: ignore[arg-type]
+        for axis, size in enumerate(given):
+            mask = self.kept(node, axis) if isinstance(size, int) and size > 1 else None
+            if mask is not None:
+                given[axis] = int(mask.sum())
+        _set_argument(node, position, given)
+
+    def split(self, node: fx.Node) -> None:
+        """A chunk or split along channels becomes a split into the surviving lengths."""
+        source = node.all_input_nodes[0]
+        axis = int(argument(node, 2, "dim", 0)) % len(shape_of(source))
+        mask = self.kept(source, axis)
+        if mask is None:
+            return
+        edges = np.cumsum([0, *split_sizes(node, len(mask))])
+        node.target = torch.ops.aten.split_with_sizes.default
+        node.args = (source, [int(mask[a:b].sum()) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis)
+
+    def slice(self, node: fx.Node) -> None:
+        """Move the ends of a slice to where its channels lie now."""
+        source = node.all_input_nodes[0]
+        axis = int(argument(node, 1, "dim", 0)) % len(shape_of(source))
+        mask = self.kept(source, axis)
+        if mask is None:
+            return
+        start, stop, step = slice(argument(node, 2, "start", 0), argument(node, 3, "end", None), argument(node, 4, "step", 1)).indices(len(mask))
+        first = int(mask[:start].sum())
+        node.args = (source, axis, first, first + int(mask[start:stop].sum()), step)
+
+    def pad(self, node: fx.Node) -> None:
+        """Pad by as many zero channels as survive."""
+        source = node.all_input_nodes[0]
+        pads = list(node.args[1])  # type: ignore[arg-type]
+        for i in range(0, len(pads), 2):
+            axis = len(shape_of(source)) - 1 - i // 2
+            mask = self.kept(node, axis)
+            if mask is not None and (pads[i] or pads[i + 1]):
+                pads[i], pads[i + 1] = int(mask[: pads[i]].sum()), int(mask[len(mask) - pads[i + 1] :].sum()) if pads[i + 1] else 0
+        _set_argument(node, 1, pads)
+
+
+_ARGUMENTS: dict[str, Callable[[_Cut, fx.Node], None]] = {
+    "reshape": lambda cut, node: cut.sizes(node, 1), "view": lambda cut, node: cut.sizes(node, 1),
+    "expand": lambda cut, node: cut.sizes(node, 1), "unflatten": lambda cut, node: cut.sizes(node, 2),
+    "chunk": _Cut.split, "split": _Cut.split, "split_with_sizes": _Cut.split,
+    "slice": _Cut.slice, "pad": _Cut.pad, "constant_pad_nd": _Cut.pad,
+}  # fmt: skip
+
+
+def _set_argument(node: fx.Node, position: int, value: Any) -> None:
+    node.args = (*node.args[:position], value, *node.args[position + 1 :])
+
+
+def _index(mask: Mask | None) -> Any:
+    return None if mask is None else torch.from_numpy(np.flatnonzero(mask))
+
+
+def cut_weighted(layer: Any, inputs: Tensor | None, outputs: Tensor | None) -> nn.Module:
+    """A copy of a convolution, transposed convolution or linear layer with some input and output channels.
+
+    Args:
+        layer: grouped layers lose whole groups, so both index lists must hold whole groups.
+        inputs, outputs: indices to keep; None keeps all.
+    """
+    weight, transposed = layer.weight.detach(), isinstance(layer, TRANSPOSED)
+    groups = getattr(layer, "groups", 1)
+    in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    if groups > 1:
+        kept = inputs if transposed else outputs
+        weight = weight if kept is None else weight.index_select(0, kept)
+    else:
+        weight = weight if inputs is None else weight.index_select(in_axis, inputs)
+        weight = weight if outputs is None else weight.index_select(out_axis, outputs)
+    changed = copy.copy(layer)
+    bias = layer.bias if layer.bias is None or outputs is None else nn.Parameter(layer.bias.detach().index_select(0, outputs))
+    changed._parameters = {"weight": nn.Parameter(weight.contiguous()), "bias": bias}
+    changed._buffers, changed._modules = dict(layer._buffers), {}
+    if isinstance(layer, nn.Linear):
+        changed.out_features, changed.in_features = weight.shape
+        return changed  # type: ignore[no-any-return]
+    n_in = layer.in_channels if inputs is None else len(inputs)
+    changed.groups = groups * n_in // layer.in_channels if groups > 1 else 1
+    changed.in_channels, changed.out_channels = n_in, layer.out_channels if outputs is None else len(outputs)
+    return changed  # type: ignore[no-any-return]
+
+
+def cut_per_channel(layer: Any, kept: Tensor) -> nn.Module:
+    """A copy of a norm or PReLU with some of its channels."""
+    changed = copy.copy(layer)
+    size = layer.num_parameters if isinstance(layer, nn.PReLU) else layer.num_features
+
+    def cut(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or tensor.dim() != 1 or len(tensor) != size or size == 1:
+            return tensor
+        return tensor.detach().index_select(0, kept)
+
+    changed._parameters = {k: None if p is None else nn.Parameter(cut(p)) for k, p in layer._parameters.items()}
+    changed._buffers = {k: cut(b) for k, b in layer._buffers.items()}
+    changed._modules = {}
+    setattr(changed, "num_parameters" if isinstance(layer, nn.PReLU) else "num_features", len(kept))
+    return changed  # type: ignore[no-any-return]
