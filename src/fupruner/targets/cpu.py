@@ -141,7 +141,7 @@ def _verify(module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -
             raise TargetError(
                 f"{path} computes something else than the module: "
                 f"relative error {error:.3g} on {shapes}, allowed {MAX_ERROR:g}.",
-                hint="If only some batch sizes fail, a reshape in the module fixes the batch size; use x.shape[0] or -1.",
+                hint="If only some batch sizes fail, a reshape fixes the batch size; use x.shape[0] or -1.",
             )
         worst = max(worst, error)
     return worst

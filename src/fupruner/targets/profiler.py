@@ -6,16 +6,17 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fupruner.targets.runtime import Array, name_feeds, open_session, run_session
 
 _SUFFIX = "_kernel_time"
+_BLOCKS = 3
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,17 @@ def profile(
     *,
     threads: int = 1,
     seconds: float = 1.0,
-    least_runs: int = 12,
-    most_runs: int = 150,
+    least_runs: int = 5,
+    most_runs: int = 40,
 ) -> Profile:
-    """Run a model with and without the profiler in turn.
+    """Run a model with and without the profiler in turn, some runs each, so that one copy of the weights is in the caches.
 
     Args:
         model: an ONNX file or its bytes.
         inputs: one array per input of the model.
         threads: threads inside an operator.
         seconds: about how long to run.
-        least_runs: never fewer runs of each kind.
+        least_runs: never fewer runs in a turn.
         most_runs: never more.
 
     Raises:
@@ -83,23 +84,25 @@ def profile(
         feeds = name_feeds(plain, inputs)
         run_session(profiled, feeds)
         run_session(plain, feeds)
-        once = _seconds(plain, feeds)
-        totals = []
-        for _ in range(int(np.clip(seconds / (2 * once), least_runs, most_runs))):
-            run_session(profiled, feeds)
-            totals.append(_seconds(plain, feeds))
+        runs = int(np.clip(seconds / (2 * _BLOCKS * _seconds(plain, feeds)), least_runs, most_runs))
+        totals: list[float] = []
+        for _ in range(_BLOCKS):
+            for _ in range(runs):
+                run_session(profiled, feeds)
+            run_session(plain, feeds)
+            totals += [_seconds(plain, feeds) for _ in range(runs)]
         events = json.loads(Path(profiled.end_profiling()).read_text())
-    return Profile(_summarise(events), typical(np.asarray(totals)) * 1e3)
+    return Profile(_summarise(events), typical(totals) * 1e3)
 
 
-def typical(values: npt.NDArray[np.float64]) -> float:
-    """Mean of the values between the 10th and the 60th percentile.
+def typical(values: Sequence[float], blocks: int = _BLOCKS) -> float:
+    """Smallest over blocks of consecutive values of the mean between a block's 10th and 60th percentile.
 
-    Disturbances only ever add time, so the slow end is cut more. A mean, because the profiler counts whole
-    microseconds, in which a median is coarse.
+    Disturbances only ever add time, so the slow end is cut more, and a disturbed block does not count. A mean, because
+    the profiler counts whole microseconds, in which a median is coarse.
     """
-    ordered = np.sort(values)
-    return float(ordered[len(ordered) // 10 : max(len(ordered) * 6 // 10, len(ordered) // 10 + 1)].mean())
+    parts = [np.sort(part) for part in np.array_split(np.asarray(values, np.float64), blocks) if len(part)]
+    return min(float(part[len(part) // 10 : max(len(part) * 6 // 10, len(part) // 10 + 1)].mean()) for part in parts)
 
 
 def _seconds(session: Any, feeds: dict[str, Array]) -> float:
@@ -109,7 +112,7 @@ def _seconds(session: Any, feeds: dict[str, Array]) -> float:
 
 
 def _summarise(events: list[dict[str, Any]]) -> tuple[NodeTime, ...]:
-    """Collect the events of each node; the first run (cold) is left out."""
+    """Collect the events of each node; the first run, which sets things up, is left out."""
     durations: dict[int, list[float]] = defaultdict(list)
     seen: dict[int, tuple[str, str]] = {}
     for event in events:
@@ -118,6 +121,6 @@ def _summarise(events: list[dict[str, Any]]) -> tuple[NodeTime, ...]:
             seen.setdefault(index, (event["name"].removesuffix(_SUFFIX), event["args"]["op_name"]))
             durations[index].append(event["dur"] + 0.5)  # whole microseconds, cut off
     return tuple(
-        NodeTime(name, kind, typical(np.asarray(durations[index][1:] or durations[index])) / 1e3)
+        NodeTime(name, kind, typical(durations[index][1:] or durations[index]) / 1e3)
         for index, (name, kind) in seen.items()
     )
