@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from fupruner.graph import edit
-from fupruner.graph.cost import NORMS
+from fupruner.graph.cost import NORMS, PricedLayer, layer_shapes
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
 from fupruner.pruning.branches import Branch, find_branches
@@ -96,6 +96,7 @@ class GatedNetwork:
         groups: its channel groups.
         gates: each gate with the unit of each of its channels.
         branches: each branch with its gate.
+        layers: the graph's layers as a device sees them, all gates open.
         is_open: (units,) which units are open now.
         closed_branches: names of branches that are closed now.
     """
@@ -104,6 +105,7 @@ class GatedNetwork:
     groups: ChannelGroups
     gates: list[tuple[Gate, Labels]]
     branches: list[tuple[Branch, Gate]]
+    layers: list[PricedLayer]
     is_open: NDArray[np.bool_]
     closed_branches: frozenset[str] = frozenset()
 
@@ -126,6 +128,7 @@ def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
     copied = edit.clone(graph_module)
     groups = find_groups(copied)
     found = find_branches(copied)
+    layers = layer_shapes(copied)
     prunable = np.zeros(max(1, groups.labelling.units), dtype=bool)
     for group in groups.prunable:
         prunable[group.units] = True
@@ -134,7 +137,7 @@ def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
     copied.graph.lint()
     copied.recompile()
     is_open = np.ones(groups.labelling.units, dtype=bool)
-    return GatedNetwork(copied, groups, gates, branches, is_open)
+    return GatedNetwork(copied, groups, gates, branches, layers, is_open)
 
 
 def _gate_points(graph_module: fx.GraphModule, groups: ChannelGroups, prunable: NDArray[np.bool_]) -> list[tuple[fx.Node, Labels, int]]:

@@ -1,0 +1,70 @@
+"""Dynamic pruning: gates are decided again and again while the network trains, and frozen at a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.importance import Importance
+from fupruner.pruning.plan import GatePlan, Planner
+from fupruner.pruning.schedule import BudgetSchedule
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision about all gates.
+
+    Attributes:
+        step: the training step before which it was taken.
+        asked_speedup: what the schedule asked for.
+        predicted_speedup: what the plan predicts.
+        closed: units and branches closed by it.
+        reopened: units and branches that were closed before and are open now.
+    """
+
+    step: int
+    asked_speedup: float
+    predicted_speedup: float
+    closed: int
+    reopened: int
+
+
+@dataclass
+class DynamicPruning:
+    """Decides gates at set steps under a tightening budget. It owns no training loop.
+
+    Attributes:
+        network: its gates are opened and closed.
+        planner: makes plans from scores.
+        score: takes importance with the weights as they are now.
+        schedule: when to decide, and for which speed-up.
+        decisions: what was decided so far.
+        plan: the plan in force, or None before the first decision.
+    """
+
+    network: GatedNetwork
+    planner: Planner
+    score: Callable[[GatedNetwork], Importance]
+    schedule: BudgetSchedule
+    decisions: list[Decision] = field(default_factory=list)
+    plan: GatePlan | None = None
+
+    def decide(self, step: int) -> Decision:
+        """Take scores, plan for the speed-up that the schedule asks for now, and set the gates."""
+        asked = self.schedule.speedup_at(step)
+        plan = self.planner.for_speedup(self.score(self.network), asked)
+        was_open, was_closed = self.network.is_open, self.network.closed_branches
+        self.network.set(plan.is_open, plan.closed_branches)
+        decision = Decision(
+            step=step,
+            asked_speedup=asked,
+            predicted_speedup=plan.record.baseline_ms / plan.record.predicted_ms,
+            closed=int((~plan.is_open).sum()) + len(plan.closed_branches),
+            reopened=int(np.sum(plan.is_open & ~was_open)) + len(was_closed - plan.closed_branches),
+        )
+        self.plan = plan
+        self.decisions.append(decision)
+        return decision

@@ -1,0 +1,144 @@
+"""What a gated network would cost on the target if its gates were cut now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from fupruner.graph import edit
+from fupruner.graph.cost import PricedLayer
+from fupruner.graph.layer_shape import LayerShape
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.groups import Group, channel_axis
+from fupruner.pruning.labels import Labels
+from fupruner.targets.base import CostModel
+
+Open = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """A layer with the units of its input and output channels; None where channels are not followed."""
+
+    layer: PricedLayer
+    inputs: Labels | None
+    outputs: Labels | None
+    axis: int
+
+
+class Pricer:
+    """Predicts the time of a network for any state of its gates.
+
+    Args:
+        network: a gated network.
+        cost_model: prices layers; every shape is asked for once.
+    """
+
+    def __init__(self, network: GatedNetwork, cost_model: CostModel) -> None:
+        self.network, self.cost_model = network, cost_model
+        self.layers = [self._priced(layer) for layer in network.layers]
+        self.known: dict[LayerShape, float] = {}
+        self.branches = {branch.name: branch for branch, _ in network.branches}
+        self.by_unit: dict[int, set[int]] = {}
+        for i, priced in enumerate(self.layers):
+            for units in (priced.inputs, priced.outputs):
+                for unit in () if units is None else np.unique(units).tolist():
+                    self.by_unit.setdefault(unit, set()).add(i)
+
+    def _priced(self, layer: PricedLayer) -> _Priced:
+        node = layer.node
+        module = edit.module_of(self.network.graph_module, node)
+        source = self._source(node)
+        inputs, axis_in = self._units(source, module)
+        outputs, axis_out = self._units(node, module)
+        return _Priced(layer, inputs, outputs, axis_out if outputs is not None else axis_in)
+
+    def _source(self, node: fx.Node) -> fx.Node:
+        """The tensor that a node reads, looking through the gates."""
+        source = node.all_input_nodes[0]
+        while source not in self.network.groups.labelling.labels and source.all_input_nodes and source.name.startswith("gates"):
+            source = source.all_input_nodes[0]
+        return source
+
+    def _units(self, node: fx.Node, module: nn.Module | None) -> tuple[Labels | None, int]:
+        labelling = self.network.groups.labelling
+        labels = labelling.labels.get(node)
+        if labels is None:
+            return None, 1
+        long = [d for d, n in enumerate(labels.shape) if n > 1]
+        axis = channel_axis(module, labels.ndim) if module is not None else (long[0] if len(long) == 1 else 1)
+        return (labelling.units_along(node, axis), axis) if labels.shape[axis] > 1 else (None, axis)
+
+    def shapes(self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None) -> list[LayerShape | None]:
+        """Layer shapes after cutting; None where a layer is gone.
+
+        Args:
+            is_open: (units,) open units.
+            closed: names of closed branches.
+            which: indices of layers; all when None.
+        """
+        dead, adds = self._dead(closed)
+        return [self._shape(self.layers[i], is_open, dead, adds) for i in (range(len(self.layers)) if which is None else which)]
+
+    def _dead(self, closed: frozenset[str]) -> tuple[set[fx.Node], set[fx.Node]]:
+        dead: set[fx.Node] = set()
+        for name in closed:
+            dead |= self.branches[name].nodes
+        return dead, {self.branches[name].add for name in closed}
+
+    @staticmethod
+    def _shape(priced: _Priced, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]) -> LayerShape | None:
+        shape, node = priced.layer.shape, priced.layer.node
+        if node in dead or node in adds:
+            return None
+        changes: dict[str, Any] = {}
+        if priced.inputs is not None:
+            kept = int(is_open[priced.inputs].sum())
+            changes["in_shape"] = _with_channels(shape.in_shape, priced.axis, kept)
+            if shape.groups > 1:
+                changes["groups"] = max(1, shape.groups * kept // len(priced.inputs))
+        if priced.outputs is not None:
+            changes["out_shape"] = _with_channels(shape.out_shape, priced.axis, int(is_open[priced.outputs].sum()))
+        if shape.fused_add and adds.intersection(priced.layer.merged):
+            changes["fused_add"] = False
+        return dataclasses.replace(shape, **changes) if changes else shape
+
+    def prices(self, shapes: Iterable[LayerShape | None]) -> list[float]:
+        """Milliseconds of each shape; 0 where a layer is gone. All unknown shapes are priced together."""
+        shapes = list(shapes)
+        missing = list(dict.fromkeys(s for s in shapes if s is not None and s not in self.known))
+        if missing:
+            self.known.update(zip(missing, self.cost_model.price(missing), strict=True))
+        return [0.0 if s is None else self.known[s] for s in shapes]
+
+    def total(self, is_open: Open, closed: frozenset[str]) -> float:
+        """Milliseconds of the whole network."""
+        return sum(self.prices(self.shapes(is_open, closed)))
+
+    def widths(self, is_open: Open, closed: frozenset[str]) -> dict[str, int]:
+        """Output channels of every layer with weights by name; 0 where it is gone."""
+        kinds = ("conv", "conv_transpose", "linear")
+        found = zip(self.layers, self.shapes(is_open, closed), strict=True)
+        return {
+            str(priced.layer.node.target): 0 if shape is None else shape.out_shape[priced.axis - 1]
+            for priced, shape in found
+            if priced.layer.shape.kind in kinds
+        }
+
+    def touched(self, group: Group) -> list[int]:
+        """Layers whose shape depends on a group."""
+        found: set[int] = set()
+        for unit in group.units.tolist():
+            found |= self.by_unit.get(unit, set())
+        return sorted(found)
+
+
+def _with_channels(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, ...]:
+    position = axis - 1  # layer shapes have no batch
+    return (*shape[:position], channels, *shape[position + 1 :]) if 0 <= position < len(shape) else shape
