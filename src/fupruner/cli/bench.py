@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import example_inputs, onnx_input_shape, shipped_file
+from fupruner.cli.inputs import Json, example_inputs, onnx_input_shape, shipped_file
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import latency_table
 from fupruner.errors import InputError
@@ -24,7 +24,7 @@ def bench(
     ],
     target: Annotated[str, option("target")] = default("target"),
     threads: Annotated[int, option("threads")] = default("threads"),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """Time networks in turn at batch 1, so that drifts of the machine hit all of them alike."""
     from fupruner.targets.registry import get_target

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import example_inputs, new_folder
+from fupruner.cli.inputs import InputShape, Json, Weights, load_network, new_folder
 from fupruner.cli.shell import output, print_json, results_only
 
 
@@ -21,22 +22,20 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to; new or empty.")],
     target: Annotated[str, option("target")] = default("target"),
-    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    json: Json = False,
 ) -> None:
     """Write a network in a target's format, and check the file in the target's runtime."""
-    import fupruner
-    from fupruner.models.resolve import load_model
     from fupruner.targets.registry import get_target
 
     parse(target=target)
     new_folder(out)
     get_target(target)
     with results_only(json):
-        name = str(Path(model) / "model.pt2") if Path(model).is_dir() else model
-        loaded = load_model(name, weights)
+        network = load_network(model, weights, input_shape)
         out.mkdir(parents=True, exist_ok=True)
-        result = fupruner.export(loaded.module, example_inputs(loaded.input_shape), out / "model.onnx", target=target)
+        result = fupruner.export(network.module, network.inputs, out / "model.onnx", target=target)
     if json:
         print_json({"files": [str(file) for file in result.files], "max_error": result.max_error})
         return

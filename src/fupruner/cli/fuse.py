@@ -1,49 +1,51 @@
 """``fupruner fuse``: rewrite a network into an equivalent one with fewer operators."""
 
-# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help and bad input answer at once
+
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from fupruner.cli.flags import allowed
-from fupruner.cli.inputs import example_inputs, new_file
+import fupruner
+from fupruner.cli.inputs import InputShape, Json, Network, Weights, load_network, new_file
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import fired_table, operator_table, refused_table
+from fupruner.errors import unknown_name
+from fupruner.options import FusionLevel
 from fupruner.records import FusionLog
+
+LEVELS: tuple[str, ...] = get_args(FusionLevel)
 
 
 def fuse(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Network, named as for 'fupruner optimize'.")],
-    level: Annotated[str, typer.Option("--level", help=f"Allowed: {allowed('fusion')}.")] = "aggressive",
-    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
+    level: Annotated[str, typer.Option("--level", help=f"Allowed: one of {', '.join(LEVELS)}.")] = "aggressive",
+    weights: Weights = None,
+    input_shape: InputShape = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .onnx or .pt2.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """Rewrite MODEL into an equivalent network; nothing is trained and nothing is pruned."""
+    if level not in LEVELS:
+        raise unknown_name("fusion level", level, LEVELS)
     if out is not None:
         new_file(out, (".onnx", ".pt2"))
     with results_only(json):
-        log = _run(model, weights, level, out)
+        log = _run(load_network(model, weights, input_shape), level, out)
     if json:
         print_json({**log.model_dump(mode="json"), "out": out})
     else:
         _show(log, out)
 
 
-def _run(model: str, weights: Path | None, level: str, out: Path | None) -> FusionLog:
-    import fupruner
-    from fupruner.models.resolve import load_model
-
-    loaded = load_model(model, weights)
-    inputs = example_inputs(loaded.input_shape)
-    result = fupruner.fuse(loaded.module, inputs, level=level)
+def _run(network: Network, level: str, out: Path | None) -> FusionLog:
+    result = fupruner.fuse(network.module, network.inputs, level=level)
     if out is not None:
-        fupruner.export(result.module, inputs, out)
+        fupruner.export(result.module, network.inputs, out)
     return result.log
 
 

@@ -4,17 +4,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from torch import Tensor
+import typer
+from torch import Tensor, nn
 
 from fupruner.errors import InputError
+
+InputShape = Annotated[
+    str | None, typer.Option("--input-shape", help="One input without the batch, like 3x32x32, if not known.")
+]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def example_inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     """One input of the given shape (without the batch), the same every time."""
     return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module with an input that it can be run on."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+def load_network(model: str, weights: Path | None, shape: str | None) -> Network:
+    """Find a model by name, file or run folder, and make an input for it.
+
+    Raises:
+        InputError: there is no such model, the weights do not fit, or the shape of its inputs is not known.
+    """
+    from fupruner.models.resolve import load_model
+
+    name = str(Path(model) / "model.pt2") if Path(model).is_dir() else model
+    loaded = load_model(name, weights)
+    return Network(loaded.module, example_inputs(shape_of_inputs(loaded.input_shape, shape, model)))
+
+
+def shape_of_inputs(known: tuple[int, ...] | None, given: str | None, model: str) -> tuple[int, ...]:
+    """Shape of one input without the batch: what the user gave, else what is known about the model.
+
+    Args:
+        known: of the model, or None.
+        given: text of ``--input-shape``, for example ``3x32x32``, or None.
+        model: what the user calls the model.
+
+    Raises:
+        InputError: the text is no shape, or the shape is neither given nor known.
+    """
+    if given is not None:
+        sizes = given.lower().split("x")
+        if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+            raise InputError(f"--input-shape {given}: must be sizes joined by x.", hint="For example: 3x32x32")
+        return tuple(map(int, sizes))
+    if known is None:
+        raise InputError(
+            f"The shape of the inputs of {model} is not known.", hint="Give it, like --input-shape 3x32x32"
+        )
+    return known
 
 
 def new_folder(path: Path) -> Path:

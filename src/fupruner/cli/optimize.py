@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import example_inputs, new_folder
+from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder
 from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import summary_table
@@ -28,7 +29,7 @@ def optimize(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[str, typer.Option("--data", help=DATA_HELP)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty.")],
-    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
+    weights: Weights = None,
     target: Annotated[str, option("target")] = default("target"),
     max_drop: Annotated[float, option("max_drop")] = default("max_drop"),
     speedup: Annotated[float | None, option("speedup")] = default("speedup"),
@@ -41,7 +42,7 @@ def optimize(
     threads: Annotated[int, option("threads")] = default("threads"),
     train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
     validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> int:
     """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible."""
     options = parse(
@@ -75,7 +76,6 @@ def _run(
     options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], out: Path
 ) -> Summary:
     """Load what the names stand for, cheapest first, and optimize."""
-    import fupruner
     from fupruner.models.resolve import load_model
     from fupruner.targets.registry import get_target
     from fupruner.training.data import load_data
@@ -85,8 +85,10 @@ def _run(
     loaded = load_model(model, weights)
     images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
     task = Classification(images, batch_size=options.batch_size, seed=options.seed)
+    inputs = example_inputs(tuple(images.train.images.shape[1:]))
     with RichProgress(messages()) as progress:
-        inputs = example_inputs(loaded.input_shape)
+        for note in images.notes:
+            progress.note(note)
         fupruner.optimize(loaded.module, inputs, task, out=out, progress=progress, **options.model_dump())
     return read_run(out).summary
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import example_inputs, new_file
+from fupruner.cli.inputs import InputShape, Json, Network, Weights, load_network, new_file
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
@@ -25,35 +26,32 @@ def prune(
     ratio: Annotated[float | None, typer.Option("--ratio", help="Part of the filters to remove, 0 to 1.")] = None,
     speedup: Annotated[float | None, typer.Option("--speedup", help="Predicted speed-up, more than 1.")] = None,
     target: Annotated[str, option("target")] = default("target"),
-    weights: Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors or .pt.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    weights: Weights = None,
+    input_shape: InputShape = None,
+    json: Json = False,
 ) -> None:
     """Prune MODEL in one shot; accuracy is not looked at (see 'optimize')."""
+    from fupruner.targets.registry import get_target
+
     if (ratio is None) == (speedup is None):
         raise InputError("Give exactly one of --ratio and --speedup.", hint="For example: --speedup 2")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
     parse(target=target, speedup=speedup)
     new_file(out, (".onnx", ".pt2"))
+    get_target(target)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json):
-        plan = _run(model, weights, amount, target, out)
+        plan = _run(load_network(model, weights, input_shape), amount, target, out)
     if json:
         print_json({**plan.model_dump(mode="json"), "out": out})
     else:
         _show(plan, out)
 
 
-def _run(model: str, weights: Path | None, amount: dict[str, float], target: str, out: Path) -> Plan:
-    import fupruner
-    from fupruner.models.resolve import load_model
-    from fupruner.targets.registry import get_target
-
-    get_target(target)
-    loaded = load_model(model, weights)
-    inputs = example_inputs(loaded.input_shape)
-    result = fupruner.prune(loaded.module, inputs, target=target, **amount)
-    fupruner.export(result.module, inputs, out, target=target)
+def _run(network: Network, amount: dict[str, float], target: str, out: Path) -> Plan:
+    result = fupruner.prune(network.module, network.inputs, target=target, **amount)
+    fupruner.export(result.module, network.inputs, out, target=target)
     return result.plan
 
 

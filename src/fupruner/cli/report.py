@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from fupruner.cli.inputs import Json
 from fupruner.cli.shell import output, print_json
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """Write report.html of each run folder from its records."""
     from fupruner.report.html import write_report

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
+from fupruner.cli.inputs import Json
 from fupruner.cli.shell import output, print_json
 from fupruner.cli.tables import table
 
 
 def targets(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
     """List the targets with their file format, precision and channel alignment."""
     from fupruner.targets.registry import get_target, target_names

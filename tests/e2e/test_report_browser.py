@@ -1,0 +1,123 @@
+"""The report in a real browser: it draws everything, complains about nothing, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fupruner.report.html import write_report
+from unit.report.builder import build_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on PATH"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the driver's own sockets
+]
+
+LAYERS, EPOCHS, ATTEMPTS = 40, 5, 3
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(build_run(tmp_path_factory.mktemp("browser") / "run", layers=LAYERS, epochs=EPOCHS))
+
+
+def show(driver, page: Path, width: int = 1100, scheme: str = "light") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    driver.get(page.as_uri())
+
+
+def points(driver, chart: str) -> dict[str, int]:
+    """Points per trace, as Plotly itself holds them."""
+    script = "return document.getElementById(arguments[0]).data.map((t) => [t.name, t.x.length])"
+    return dict(driver.execute_script(script, chart))
+
+
+def test_every_point_is_drawn(driver, page: Path) -> None:
+    show(driver, page)
+    trade_off = points(driver, "chart-trade-off")
+    assert trade_off["attempt, requirement met"] + trade_off["attempt, requirement not met"] == ATTEMPTS
+    assert points(driver, "chart-widths") == {"before": LAYERS, "after": LAYERS}
+    assert points(driver, "chart-times") == {"before": LAYERS, "after": LAYERS}
+    assert points(driver, "chart-accuracy")["attempt 1 (1.5x)"] == EPOCHS
+    assert points(driver, "chart-gates")["attempt 3, reopened"] == EPOCHS
+    bars = driver.execute_script("return document.querySelectorAll('#chart-widths .bars .point').length")
+    assert bars == 2 * LAYERS
+
+
+def test_labels_do_not_overlap(driver, page: Path) -> None:
+    show(driver, page)
+    script = """return [...document.querySelectorAll('#chart-widths .ytick text')].map((label) => {
+        const box = label.getBoundingClientRect(); return [box.top, box.bottom]; })"""
+    boxes = sorted(driver.execute_script(script))
+    assert len(boxes) == LAYERS
+    assert all(upper[1] <= lower[0] + 1 for upper, lower in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_console_is_silent_and_the_network_is_not_used(driver, page: Path, scheme: str) -> None:
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    show(driver, page, scheme=scheme)
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_charts_follow_the_colour_scheme(driver, page: Path) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        show(driver, page, scheme=scheme)
+        script = "return document.getElementById('chart-widths').data[1].marker.color"
+        colours[scheme] = driver.execute_script(script)
+    assert colours == {"light": "#0072b2", "dark": "#56b4e9"}
+
+
+def test_phone_does_not_scroll_sideways(driver, page: Path) -> None:
+    show(driver, page, width=390)
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_names_run_no_code(driver, page: Path) -> None:
+    show(driver, page)
+    assert driver.execute_script("return document.querySelectorAll('script').length") == 3
+    assert "<script>alert(1)</script>" in driver.execute_script("return document.body.textContent")

@@ -1,0 +1,203 @@
+"""Commands with the public function behind them replaced: what is parsed, passed on, printed and returned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import fupruner
+from fupruner.cli import app
+from fupruner.records import FusionLog, Plan
+from fupruner.targets.base import ExportResult
+from unit.report.builder import build_run, fusion, layer_names, plan
+
+DIGITS = "fupruner:digits_resnet"
+
+
+@dataclass
+class Fake:
+    """Stands for any result of a public function."""
+
+    module: nn.Module
+    log: FusionLog
+    plan: Plan
+
+
+class Recorder:
+    """Replaces the public functions and keeps what they were called with."""
+
+    def __init__(self, satisfied: bool = True) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.satisfied = satisfied
+
+    def optimize(self, model: nn.Module, example_inputs: object, task: object, *, out: Path, **options: Any) -> None:
+        self.calls.append(("optimize", {"inputs": example_inputs, "task": task, **options}))
+        print("noise of a library")
+        options["progress"].stage("train", 2)
+        options["progress"].note("epoch 1")
+        build_run(out, satisfied=self.satisfied)
+
+    def fuse(self, model: nn.Module, example_inputs: object, level: str) -> Fake:
+        self.calls.append(("fuse", {"inputs": example_inputs, "level": level}))
+        return self._result(model)
+
+    def prune(self, model: nn.Module, example_inputs: object, **amount: Any) -> Fake:
+        self.calls.append(("prune", amount))
+        return self._result(model)
+
+    def export(self, module: nn.Module, example_inputs: object, path: Path, target: str = "cpu") -> ExportResult:
+        self.calls.append(("export", {"path": path, "target": target}))
+        return ExportResult((path,), 1e-6)
+
+    def _result(self, model: nn.Module) -> Fake:
+        names = layer_names(4)
+        return Fake(model, fusion(names), plan(names))
+
+
+def record(monkeypatch: pytest.MonkeyPatch, satisfied: bool = True) -> Recorder:
+    recorder = Recorder(satisfied)
+    for name in ("optimize", "fuse", "prune", "export"):
+        monkeypatch.setattr(fupruner, name, getattr(recorder, name), raising=False)
+    return recorder
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return record(monkeypatch)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+
+
+def optimize(out: Path, *more: object) -> Result:
+    return invoke("optimize", DIGITS, "--data", "digits", "--out", out, *more)
+
+
+def test_optimize_passes_every_flag_on_and_shows_the_result(recorder: Recorder, tmp_path: Path) -> None:
+    flags = ("--max-drop", 0.5, "--speedup", 3, "--epochs", 2, "--fusion", "basic", "--batch-size", 32, "--seed", 4)
+    result = optimize(tmp_path / "run", *flags)
+    assert result.exit_code == 0, result.output
+    ((name, options),) = recorder.calls
+    assert name == "optimize"
+    expected = {
+        "max_drop": 0.5,
+        "speedup": 3.0,
+        "epochs": 2,
+        "fusion": "basic",
+        "batch_size": 32,
+        "seed": 4,
+        "target": "cpu",
+    }
+    assert {key: options[key] for key in expected} == expected
+    assert options["inputs"][0].shape == (1, 1, 8, 8)
+    assert options["task"].batch_size == 32
+    for text in ("91.00 %", "90.40 %", "1.00 ms (measured)", "2.00x", "Requirement met", "report.html", "model.onnx"):
+        assert text in result.stdout
+    assert "epoch 1" in result.stderr
+
+
+def test_requirement_not_met_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record(monkeypatch, satisfied=False)
+    result = optimize(tmp_path / "run")
+    assert result.exit_code == 1
+    assert "Requirement NOT met" in result.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(recorder: Recorder, tmp_path: Path) -> None:
+    result = optimize(tmp_path / "run", "--json")
+    found = json.loads(result.stdout)
+    assert found["requirement"] == {"max_drop": 1.0, "satisfied": True}
+    assert found["out"] == str(tmp_path / "run")
+    assert "noise of a library" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("optimize", DIGITS, "--data", "digits", "--out", "{out}", "--max-drop", "-1"),
+            "--max-drop -1.0: must be at least 0",
+        ),
+        (("optimize", DIGITS, "--data", "digits", "--out", "{out}", "--target", "cpuu"), "Unknown target 'cpuu'"),
+        (("optimize", "fupruner:resnet21", "--data", "digits", "--out", "{out}"), "resnet21"),
+        (("optimize", DIGITS, "--data", "no/such/folder", "--out", "{out}"), "no/such/folder"),
+        (("optimize", DIGITS, "--weights", "none.pt", "--data", "digits", "--out", "{out}"), "none.pt"),
+        (("optimize", DIGITS, "--data", "digits", "--out", "{used}"), "is not empty"),
+        (("optimize", DIGITS, "--data", "digits"), "--out"),
+        (("fuse", DIGITS, "--level", "max"), "Unknown fusion level 'max'"),
+        (("fuse", DIGITS, "--out", "fused.pth"), "must end in .onnx or .pt2"),
+        (("prune", DIGITS, "--out", "{out}.onnx"), "exactly one of --ratio and --speedup"),
+        (("prune", DIGITS, "--out", "{out}.onnx", "--ratio", "1.5"), "--ratio 1.5"),
+        (("prune", DIGITS, "--out", "{out}.onnx", "--speedup", "0.5"), "--speedup 0.5: must be more than 1"),
+        (("bench", "none.onnx"), "There is no file none.onnx"),
+        (("export", "{used}", "--out", "{out}"), "model.pt2"),
+        (("report", "{used}"), "has not finished"),
+        (("sweep", "options.toml", "--out", "x"), "'fupruner sweep' is not available"),
+        (("init",), "'fupruner init' is not available"),
+        (("resume", "runs/x"), "'fupruner resume' is not available"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_touches_nothing(
+    recorder: Recorder, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "precious.txt").write_text("keep")
+    places = {"out": tmp_path / "new", "used": used}
+    result = invoke(*(argument.format(**places) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert recorder.calls == []
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert [path.name for path in used.iterdir()] == ["precious.txt"]
+
+
+def test_fuse_shows_operators_rules_refusals_and_error(recorder: Recorder, tmp_path: Path) -> None:
+    result = invoke("fuse", DIGITS, "--level", "basic", "--out", tmp_path / "fused.onnx")
+    assert result.exit_code == 0, result.output
+    assert [name for name, _ in recorder.calls] == ["fuse", "export"]
+    for text in ("BatchNorm2d", "41 M", "batch-norm-into-conv", "carried value may be negative", "1.2e-15", "<script>"):
+        assert text in result.stdout
+
+
+def test_fuse_json_is_the_log(recorder: Recorder) -> None:
+    result = invoke("fuse", DIGITS, "--json")
+    assert json.loads(result.stdout)["max_error"] == 1.2e-15
+
+
+def test_prune_passes_the_ratio_and_exports(recorder: Recorder, tmp_path: Path) -> None:
+    result = invoke("prune", DIGITS, "--ratio", 0.5, "--out", tmp_path / "pruned.onnx")
+    assert result.exit_code == 0, result.output
+    assert recorder.calls[0] == ("prune", {"target": "cpu", "ratio": 0.5})
+    assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", "target": "cpu"})
+    assert "Predicted time on cpu (table): 1.00 ms -> 0.500 ms." in result.stdout
+
+
+def test_export_writes_into_a_new_folder(recorder: Recorder, tmp_path: Path) -> None:
+    result = invoke("export", DIGITS, "--out", tmp_path / "shipped", "--json")
+    assert json.loads(result.stdout) == {"files": [str(tmp_path / "shipped" / "model.onnx")], "max_error": 1e-6}
+
+
+def test_targets_lists_the_cpu() -> None:
+    assert "ONNX" in invoke("targets").stdout
+    assert "cpu" in [target["name"] for target in json.loads(invoke("targets", "--json").stdout)["targets"]]
+
+
+def test_report_writes_pages_again(tmp_path: Path) -> None:
+    runs = [build_run(tmp_path / name, layers=4) for name in ("a", "b")]
+    found = json.loads(invoke("report", *runs, "--json").stdout)
+    assert found["reports"] == [str(run / "report.html") for run in runs]
+    assert all((run / "report.html").exists() for run in runs)
+
+
+def test_version_and_bare_call() -> None:
+    assert invoke("--version").stdout.strip() == f"fupruner {fupruner.__version__}"
+    assert "optimize" in invoke().output

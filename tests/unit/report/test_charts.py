@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fupruner.records import LayerTime
+from fupruner.report.charts import MOST_OPERATORS, Chart, Point, charts, front, shorten, times
+from fupruner.report.data import read_run
+from unit.report.builder import LONG, NASTY, build_run
+
+
+def drawn(tmp_path: Path, layers: int = 20) -> dict[str, Chart]:
+    return charts(read_run(build_run(tmp_path / "run", layers=layers)))
+
+
+def trace(chart: Chart, name: str) -> dict[str, list[float]]:
+    return next(each for each in chart.data if each["name"] == name)
+
+
+def test_front_keeps_what_nothing_beats() -> None:
+    points = [
+        Point("slow", 3, 90),
+        Point("best", 1, 91),
+        Point("fast", 0.5, 80),
+        Point("equal", 1, 91),
+        Point("tie", 0.5, 79),
+    ]
+    assert [point.name for point in front(points)] == ["fast", "best"]
+
+
+def test_front_of_nothing_is_empty() -> None:
+    assert front([]) == []
+
+
+def test_trade_off_shows_every_network_once(tmp_path: Path) -> None:
+    chart = drawn(tmp_path)["trade-off"]
+    assert len(trace(chart, "attempt, requirement met")["x"]) == 2
+    assert len(trace(chart, "attempt, requirement not met")["x"]) == 1
+    assert trace(chart, "baseline")["y"] == [91.0]
+    assert trace(chart, "accuracy required")["y"] == [90.0, 90.0]
+
+
+def test_widths_has_a_bar_per_layer_and_marks_what_is_gone(tmp_path: Path) -> None:
+    chart = drawn(tmp_path, layers=60)["widths"]
+    assert len(trace(chart, "before")["x"]) == len(trace(chart, "after")["x"]) == 60
+    assert [text for text in trace(chart, "after")["text"] if text] == ["removed"] * trace(chart, "after")["x"].count(0)
+    assert chart.height > 60 * 12
+
+
+def test_curves_have_a_point_per_epoch_and_attempt(tmp_path: Path) -> None:
+    found = drawn(tmp_path)
+    assert sum(len(each["x"]) for each in found["accuracy"].data if each["name"].startswith("attempt")) == 18
+    assert sum(len(each["x"]) for each in found["gates"].data) == 36
+
+
+def test_many_operators_leave_the_slowest() -> None:
+    layers = [LayerTime(name=f"op{i}", kind="Conv", ms=i) for i in range(200)]
+    bars = times(layers, ()).data[0]
+    assert len(bars["x"]) == MOST_OPERATORS
+    assert min(bars["x"]) == 200 - MOST_OPERATORS
+
+
+def test_no_text_of_a_chart_is_markup(tmp_path: Path) -> None:
+    for chart in drawn(tmp_path).values():
+        assert "<script" not in json.dumps(chart.figure())
+
+
+def test_shorten_keeps_both_ends() -> None:
+    short = shorten(LONG)
+    assert len(short) == 22
+    assert short.startswith("backbon")
+    assert short.endswith("conv_project")
+    assert shorten("conv1") == "conv1"
+    assert shorten(NASTY) != NASTY
