@@ -1,3 +1,51 @@
-"""FuPruner: fusion-catalyzed pruning of trained convolutional networks."""
+"""FuPruner: fusion-catalyzed pruning of trained convolutional networks.
+
+The functions here are the whole public surface; they are imported on first use, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fupruner.errors import FuPrunerError, InputError
+    from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
+    from fupruner.records import Measurement
+    from fupruner.targets.base import ExportResult
+
+_HOME = {
+    "FuPrunerError": "fupruner.errors",
+    "InputError": "fupruner.errors",
+    "Measurement": "fupruner.records",
+    "ExportResult": "fupruner.targets.base",
+    **{
+        name: "fupruner.pipeline"
+        for name in ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune")
+    },
+}
+
+__all__ = [
+    "ExportResult",
+    "FuPrunerError",
+    "FuseResult",
+    "InputError",
+    "Measurement",
+    "PruneResult",
+    "RunResult",
+    "__version__",
+    "export",
+    "fuse",
+    "load",
+    "measure",
+    "optimize",
+    "prune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fupruner' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

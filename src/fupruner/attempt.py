@@ -1,0 +1,209 @@
+"""One attempt at a speed-up: gates close while the network trains, then it is cut, recovers, is fused and shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, fx, nn
+from torch.optim import Optimizer
+
+from fupruner.fusion.fuse import fuse_graph
+from fupruner.graph import cost, shapes
+from fupruner.options import Options
+from fupruner.progress import Progress
+from fupruner.pruning.dynamic import Decision, DynamicPruning
+from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.importance import Importance, fisher, l2
+from fupruner.pruning.plan import Planner
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.schedule import BudgetSchedule
+from fupruner.pruning.slim import slim
+from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
+from fupruner.targets.base import Target
+from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.meter import EpochResult, StepResult
+from fupruner.training.schedule import Schedule
+from fupruner.training.task import Task
+
+PRUNING_SHARE = 0.4
+"""Share of the steps in which gates open and close; the rest belongs to recovery."""
+DECISIONS = 5
+TOLERANCE = 0.97
+"""A slimmed network whose measured speed-up is below this share of the asked one is planned again, once."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all attempts of a run share.
+
+    Attributes:
+        graph: the traced original; also the teacher. Never modified.
+        baseline_file: the original as shipped, to be timed against.
+        folder: where files of attempts go.
+    """
+
+    graph: fx.GraphModule
+    example_inputs: tuple[Tensor, ...]
+    task: Task
+    target: Target
+    options: Options
+    baseline_file: Path
+    folder: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt came to.
+
+    Attributes:
+        module: the fused network in eval mode.
+        file: the same as shipped.
+        figures: accuracy and latency of the shipped file.
+        speedup: measured against the baseline in interleaved runs.
+        spread: distance between the quartiles of that ratio.
+    """
+
+    module: fx.GraphModule
+    file: Path
+    plan: Plan
+    fusion: FusionLog
+    history: History
+    decisions: tuple[Decision, ...]
+    figures: Figures
+    speedup: float
+    spread: float
+
+
+@dataclass
+class _Log:
+    """Turns results of the loop into epoch records and progress."""
+
+    setting: Setting
+    stage: str = "prune"
+    pruning: DynamicPruning | None = None
+    epochs: list[EpochRecord] = field(default_factory=list)
+    _seen: int = 0
+
+    def step(self, result: StepResult, _: nn.Module) -> None:
+        self.setting.progress.advance(1, loss=result.loss, images_per_second=result.images_per_second)
+
+    def epoch(self, result: EpochResult, _: nn.Module) -> None:
+        decisions = self.pruning.decisions if self.pruning is not None else []
+        last = decisions[-1] if decisions else None
+        record = EpochRecord(
+            epoch=result.epoch + 1, stage=self.stage, loss=result.loss, accuracy=result.accuracy,  # type: ignore[arg-type]
+            predicted_speedup=last.predicted_speedup if last else 1.0, closed=last.closed if last else 0,
+            reopened=sum(d.reopened for d in decisions[self._seen :]), learning_rate=result.learning_rate, seconds=result.seconds,
+            images_per_second=result.images_per_second,
+        )  # fmt: skip
+        self._seen = len(decisions)
+        self.epochs.append(record)
+        self.setting.progress.note(
+            f"epoch {record.epoch} ({record.stage}): accuracy {record.accuracy:.2f} %, predicted speed-up {record.predicted_speedup:.2f}x, "
+            f"{record.closed} gates closed, {record.reopened} reopened, {record.images_per_second:.0f} images/s"
+        )
+
+
+def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
+    """Prune, recover, fuse and ship for one asked speed-up.
+
+    Raises:
+        InputError: the speed-up is out of reach.
+        TrainingError: the loss became NaN.
+    """
+    options, task = setting.options, setting.task
+    network, planner = make_planner(setting)
+    total = options.epochs * task.steps_per_epoch
+    budget = BudgetSchedule(asked, 0, max(1, round(PRUNING_SHARE * total)), DECISIONS)
+    pruning = DynamicPruning(network, planner, scorer(setting), budget)
+    planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
+    setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
+    log = _Log(setting, pruning=pruning)
+    optimizer = make_optimizer(network.graph_module, options.weight_decay)
+    slimmed = _prune(setting, pruning, log, optimizer, total)
+    log.stage = "recover"
+    _train(setting, slimmed, log, None, budget.deadline, total, total)
+    assert pruning.plan is not None  # noqa: S101 - the deadline has passed
+    history = History(attempt=number, asked_speedup=asked, epochs=tuple(log.epochs))
+    return _ship(setting, slimmed, pruning.plan.record, history, tuple(pruning.decisions), number)
+
+
+def make_planner(setting: Setting) -> tuple[GatedNetwork, Planner]:
+    """Gates in a fresh copy of the original, and a planner for them on the target."""
+    shapes.propagate(setting.graph, setting.example_inputs)
+    network = insert_gates(setting.graph)
+    pricer = Pricer(network, setting.target.cost_model())
+    return network, Planner(network, pricer, setting.target.name, setting.target.alignment)
+
+
+def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
+    """The importance function that the options name."""
+    if setting.options.importance == "l2":
+        return l2
+    return lambda network: fisher(network, setting.task, setting.options.calibration_images)
+
+
+def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Optimizer, total: int) -> fx.GraphModule:
+    """Train between decisions; after the last one cut what is closed, and plan again if the cut network is too slow."""
+    steps = pruning.schedule.steps()
+    for step, until in zip(steps, [*steps[1:], None], strict=True):
+        _say(setting, pruning.decide(step))
+        if until is not None:
+            _train(setting, pruning.network.graph_module, log, optimizer, step, until, total)
+    slimmed = slim(pruning.network, setting.example_inputs)
+    measured = _speedup(setting, slimmed)
+    if measured < TOLERANCE * pruning.schedule.speedup:
+        setting.progress.note(f"measured {measured:.2f}x instead of {pruning.schedule.speedup:.2f}x: planning again")
+        corrected = pruning.schedule.speedup * pruning.schedule.speedup / measured
+        pruning.schedule = BudgetSchedule(corrected, pruning.schedule.first, pruning.schedule.deadline, DECISIONS)
+        _say(setting, pruning.decide(pruning.schedule.deadline))
+        slimmed = slim(pruning.network, setting.example_inputs)
+    return slimmed
+
+
+def _say(setting: Setting, decision: Decision) -> None:
+    setting.progress.note(
+        f"step {decision.step}: {decision.predicted_speedup:.2f}x predicted, {decision.closed} gates closed, {decision.reopened} reopened"
+    )
+
+
+def _train(
+    setting: Setting, module: nn.Module, log: _Log, optimizer: Optimizer | None, start: int, stop: int, total: int
+) -> None:
+    options = setting.options
+    train_steps(
+        module, setting.task, Schedule.over(total, options.learning_rate), start=start, stop=stop, optimizer=optimizer,
+        weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
+        teacher=setting.graph if options.distill else None,
+    )  # fmt: skip
+
+
+def _speedup(setting: Setting, module: fx.GraphModule) -> float:
+    """Measured speed-up of a network against the baseline."""
+    file = setting.folder / "candidate.onnx"
+    setting.target.export(module, setting.example_inputs, file)
+    files = [setting.baseline_file, file]
+    speedup = setting.target.compare(files, setting.example_inputs, threads=setting.options.threads).speedups[1]
+    file.unlink()
+    return speedup
+
+
+def _ship(
+    setting: Setting, slimmed: fx.GraphModule, plan: Plan, history: History, decisions: tuple[Decision, ...], number: int
+) -> Outcome:
+    """Fuse again what pruning freed, export, measure and judge the shipped file."""
+    target, inputs = setting.target, setting.example_inputs
+    setting.progress.stage(f"attempt {number}: fuse, export, measure", None)
+    fused, fusion = fuse_graph(slimmed, inputs, setting.options.fusion, cost_model=target.cost_model())
+    file = setting.folder / f"attempt-{number}.onnx"
+    target.export(fused, inputs, file)
+    comparison = target.compare([setting.baseline_file, file], inputs, threads=setting.options.threads)
+    size = cost.figures(fused)
+    figures = Figures(
+        accuracy=setting.task.score(lambda x: target.predict(file, x)), latency_ms=comparison.measurements[1].latency_ms,
+        latency_grade=comparison.measurements[1].grade, macs=size.macs, params=size.params,
+    )  # fmt: skip
+    return Outcome(fused, file, plan, fusion, history, decisions, figures, comparison.speedups[1], comparison.spreads[1])
