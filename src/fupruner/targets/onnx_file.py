@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def write_onnx(
         _export(network, inputs, draft, opset, dynamic_batch)
         model = onnx.load(str(draft))
         _check_versions(model, opset)
-        _strip_prefix(model.graph, "net")
+        _strip_prefix(model.graph, "wrapped_module")
         onnx.checker.check_model(model)
         onnx.save(model, str(draft))
         os.replace(draft, path)
@@ -72,8 +73,8 @@ def write_onnx(
 
 @contextmanager
 def third_party_quiet() -> Iterator[None]:
-    """Hide warnings for the time of one call into the exporter, which tells of its own future and limits."""
-    with warnings.catch_warnings():
+    """Hide warnings and prints for the time of one call into the exporter, which tells of its insides."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
@@ -83,11 +84,11 @@ class _Traceable(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.wrapped_module = net
 
     def forward(self, *inputs: Tensor) -> Any:
         with ExportMode():
-            return self.net(*inputs)
+            return self.wrapped_module(*inputs)
 
 
 @contextmanager
@@ -168,4 +169,7 @@ def _strip_prefix(graph: onnx.GraphProto, name: str) -> None:
 
 
 def _without(value: str, name: str) -> str:
-    return value.removeprefix(f"{name}.") if value.startswith(f"{name}.") else value.replace(f"/{name}/", "/", 1)
+    for prefix, rest in ((f"/{name}/{name}.", "/"), (f"/{name}/", "/"), (f"{name}.", "")):
+        if value.startswith(prefix):
+            return rest + value.removeprefix(prefix)
+    return value

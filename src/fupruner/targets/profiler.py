@@ -66,7 +66,7 @@ def profile(
     least_runs: int = 5,
     most_runs: int = 40,
 ) -> Profile:
-    """Run a model with and without the profiler in turn, some runs each, so that one copy of the weights is in the caches.
+    """Run a model with and without the profiler in turn, some runs each, to keep one copy of the weights in the caches.
 
     Args:
         model: an ONNX file or its bytes.
