@@ -34,8 +34,8 @@ class LatencyTable(CostModel):
     small convolution that leaves its input as a preceding layer would, and timed with the runtime's profiler. Reorders
     of the layout that the layer asks for belong to its price. The profiler's own time, taken from runs without it, is
     the same for all nodes and is taken off. Every model also holds a few reference layers: how long these take compared
-    to the first time tells how fast the machine is now, and prices are brought to the pace of the first time. Prices are
-    kept on disk.
+    to the first time tells how fast the machine is now, and prices are brought to the pace of then. They are kept on
+    disk.
 
     Monotone in widths up to noise: a price is the smallest of three blocks of runs, each of which drops its slowest
     runs. Nothing is smoothed, because steps and even falls are real (33 channels may cost more than 36).
