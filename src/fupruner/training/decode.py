@@ -18,6 +18,7 @@ from fupruner.training.sources import RawSplit
 Shape = tuple[int, int, int]
 
 _MODES = {1: "L", 3: "RGB"}
+_DEEP_MODES = ("I", "F")  # converting them cuts off every value above 255
 _MEMORY_LIMIT = 4 * 2**30
 _SMALL = 64  # up to this side, decoding in threads costs more than it saves
 _MARGIN = 8 / 7  # larger images are scaled to 256/224 of the crop, as networks for them are commonly evaluated
@@ -30,7 +31,7 @@ def image_shape_of(split: RawSplit) -> Shape:
         DataError: the image cannot be decoded.
     """
     with _open(split, 0) as image:
-        return (1 if image.mode in ("1", "L", "I", "I;16", "F") else 3, image.height, image.width)
+        return (1 if image.mode in ("1", "L") else 3, image.height, image.width)
 
 
 def decode(split: RawSplit, shape: Shape) -> Tensor:
@@ -72,6 +73,11 @@ def decode(split: RawSplit, shape: Shape) -> Tensor:
 def _pixels(split: RawSplit, index: int, shape: Shape) -> npt.NDArray[np.uint8]:
     channels, height, width = shape
     with _open(split, index) as image:
+        if image.mode.startswith(_DEEP_MODES):
+            raise DataError(
+                f"{split.name_of(index)} has pixels of more than 8 bits (mode {image.mode}).",
+                hint="Convert the images to 8 bits per channel; how to scale them depends on what they show.",
+            )
         try:
             fitted = _fit(image.convert(_MODES[channels]), height, width)
         except (OSError, ValueError, SyntaxError) as error:

@@ -25,6 +25,8 @@ def read_class_folders(root: Path, names: SplitNames) -> RawData:
         raise DataError(f"There are no folders of images in {root}.", hint=_LAYOUT)
     if any(_images(folder) for folder in there.values()):
         there = {"train": root}
+    elif not any(_images(inner) for folder in there.values() for inner in _subfolders(folder)):
+        raise DataError(f"There are no images in the folders of {root}.", hint=_LAYOUT)
     chosen = names.choose(there, str(root))
     classes = tuple(folder.name for folder in _subfolders(there[chosen[0]]))
     return assemble(chosen, lambda name: _read_split(there[name], classes), lambda: classes)

@@ -38,15 +38,17 @@ def read_parquet(files: list[Path], source: str, names: SplitNames) -> RawData:
     for path in files:
         by_split.setdefault(_split_name(path, source), []).append(str(path))
     chosen = names.choose(by_split, source)
-    wanted = {name: by_split[name] for name in chosen if name is not None}
+    keys = {name: f"part{number}" for number, name in enumerate(chosen) if name is not None}  # "all" is no legal key
     with _quiet(), tempfile.TemporaryDirectory() as cache:
         import datasets  # noqa: PLC0415 - takes seconds, and other sources do without
 
         try:
+            wanted = {keys[name]: by_split[name] for name in keys}
             tables = datasets.load_dataset("parquet", data_files=wanted, cache_dir=cache)
         except Exception as error:  # a broken file surfaces as any of a dozen types
             raise DataError(f"Cannot read {source} as parquet: {_root_cause(error)}") from None
-        return _assemble_tables(tables, chosen, {name: ", ".join(files) for name, files in wanted.items()})
+        named = {name: tables[key] for name, key in keys.items()}
+        return _assemble_tables(named, chosen, {name: ", ".join(by_split[name]) for name in keys})
 
 
 def read_hub(name: str, names: SplitNames) -> RawData:
@@ -109,12 +111,12 @@ def _images(table: Any, where: str) -> list[Encoded]:
     column = _column(table, _IMAGE_COLUMNS, "image", where)
     try:
         encoded = table.cast_column(column, datasets.Image(decode=False)).with_format("arrow")[:][column]
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(f"Column {column} of {where} does not hold encoded images: {_root_cause(error)}") from None
     images: list[Encoded] = []
     for chunk in encoded.chunks:
         contents, paths = chunk.field("bytes").to_pylist(), chunk.field("path").to_pylist()
-        images += [content or Path(path or "") for content, path in zip(contents, paths, strict=True)]
+        images += [content or (Path(path) if path else b"") for content, path in zip(contents, paths, strict=True)]
     return images
 
 
@@ -140,10 +142,10 @@ def _quiet() -> Iterator[None]:
     """Keep ``datasets`` from drawing progress bars of its own."""
     import datasets  # noqa: PLC0415 - takes seconds, and other sources do without
 
-    shown = datasets.are_progress_bars_enabled() if hasattr(datasets, "are_progress_bars_enabled") else True
+    hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if not hidden:
             datasets.enable_progress_bars()
