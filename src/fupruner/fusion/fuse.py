@@ -20,4 +20,6 @@ def fuse_graph(
 ) -> tuple[fx.GraphModule, FusionLog]:
     """Fuse a copy of a graph with the rules of a level; ``auto`` needs a cost model to ask."""
     chosen = rules.select(level, only=only, without=without)
-    return engine.run(graph_module, example_inputs, chosen, level=level, cost_model=cost_model if level == "auto" else None)
+    return engine.run(
+        graph_module, example_inputs, chosen, level=level, cost_model=cost_model if level == "auto" else None
+    )

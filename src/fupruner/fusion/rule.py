@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from fupruner.graph import edit
 
-Level = Literal["basic", "aggressive"]
+Level = Literal["basic", "aggressive", "request"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Rule(ABC):
 
     Attributes:
         name: as given to ``fuse --rule``; unique.
-        level: ``basic`` never adds work; ``aggressive`` adds filters that pruning is meant to remove.
+        level: ``basic`` never adds work; ``aggressive`` adds filters that pruning is meant to remove; ``request`` runs only when asked
+            for by name, because it serves a purpose of its own or undoes another rule.
     """
 
     name: ClassVar[str]

@@ -86,7 +86,9 @@ def has_aliased_mutation(graph: fx.Graph) -> bool:
         written = node.args[0]
         if not isinstance(written, fx.Node):
             continue
-        if written.op == "placeholder" or (written.op == "call_function" and op_name(written) in _VIEWS and _is_live_view(written, node, order)):
+        if written.op == "placeholder" or (
+            written.op == "call_function" and op_name(written) in _VIEWS and _is_live_view(written, node, order)
+        ):
             return True
         for user in written.users:
             is_view = user.op == "call_function" and op_name(user) in _VIEWS and order[user] < order[node]
@@ -131,7 +133,9 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter: what it has to say reaches the user through the error that is raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._dynamo")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._dynamo")
+    ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -35,7 +35,9 @@ class PricedLayer:
 
 def figures(graph_module: fx.GraphModule) -> GraphFigures:
     """Operators by type, multiply-adds at batch 1 and parameters of a graph whose shapes were propagated."""
-    kinds = Counter(kind_of(graph_module, node) for node in graph_module.graph.nodes if node.op in ("call_module", "call_function"))
+    kinds = Counter(
+        kind_of(graph_module, node) for node in graph_module.graph.nodes if node.op in ("call_module", "call_function")
+    )
     macs = sum(layer.shape.macs for layer in layer_shapes(graph_module))
     params = sum(p.numel() for p in graph_module.parameters())
     return GraphFigures(operators=dict(sorted(kinds.items())), macs=macs, params=params)
@@ -73,7 +75,13 @@ def _merge(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module, posit
         kind = edit.module_of(graph_module, user)
         if isinstance(kind, (*NORMS, nn.Identity, nn.Dropout)) and not activation and not add:
             pass
-        elif is_add(user) and not activation and not add and not isinstance(module, nn.Linear) and _computed_last(user, last, position):
+        elif (
+            is_add(user)
+            and not activation
+            and not add
+            and not isinstance(module, nn.Linear)
+            and _computed_last(user, last, position)
+        ):
             add = True
         elif type(kind) in _MERGED_ACTIVATIONS and not activation:
             activation = _MERGED_ACTIVATIONS[type(kind)]  # type: ignore[index]
@@ -94,13 +102,23 @@ def is_add(node: fx.Node) -> bool:
     if node.op != "call_function" or "aten.add.Tensor" not in str(node.target) or node.kwargs.get("alpha", 1) != 1:
         return False
     operands = node.args[:2]
-    return len(node.args) == 2 and all(isinstance(o, fx.Node) for o in operands) and len({shape_of(o) for o in operands}) == 1  # type: ignore[arg-type]
+    return (
+        len(node.args) == 2
+        and all(isinstance(o, fx.Node) for o in operands)
+        and len({shape_of(o) for o in operands}) == 1
+    )  # type: ignore[arg-type]
 
 
 def _window_shape(module: Any, node: fx.Node, activation: str, add: bool) -> LayerShape:
     source = shape_of(node.all_input_nodes[0])[1:]
     out = shape_of(node)[1:]
-    common: dict[str, Any] = {"in_shape": source, "out_shape": out, "bias": True, "activation": activation, "fused_add": add}
+    common: dict[str, Any] = {
+        "in_shape": source,
+        "out_shape": out,
+        "bias": True,
+        "activation": activation,
+        "fused_add": add,
+    }
     if isinstance(module, nn.Linear):
         return LayerShape(kind="linear", **common)
     padding = _padding(module)
@@ -124,7 +142,9 @@ def _plain_shape(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module 
         dims = len(shape_of(node)) - 2
         window = {"kernel": _tuple(module.kernel_size, dims), "stride": _tuple(module.stride, dims),
                   "padding": _tuple(getattr(module, "padding", 0), dims)}  # fmt: skip
-    return LayerShape(kind=kind, in_shape=in_shape, out_shape=shape_of(node)[1:], bias=False, inputs=max(1, len(sources)), **window)
+    return LayerShape(
+        kind=kind, in_shape=in_shape, out_shape=shape_of(node)[1:], bias=False, inputs=max(1, len(sources)), **window
+    )
 
 
 def _tuple(value: Any, dims: int) -> tuple[int, ...]:
@@ -133,4 +153,6 @@ def _tuple(value: Any, dims: int) -> tuple[int, ...]:
 
 def snake(name: str) -> str:
     """``MaxPool2d`` -> ``max_pool2d``; names that are in lower case already stay."""
-    return "".join(("_" if c.isupper() and i and not name[i - 1].isupper() else "") + c.lower() for i, c in enumerate(name))
+    return "".join(
+        ("_" if c.isupper() and i and not name[i - 1].isupper() else "") + c.lower() for i, c in enumerate(name)
+    )

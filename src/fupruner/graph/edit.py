@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -125,7 +125,9 @@ def shared_modules(graph_module: fx.GraphModule) -> set[str]:
     return shared
 
 
-def add_call(graph_module: fx.GraphModule, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], after: fx.Node) -> fx.Node:
+def add_call(
+    graph_module: fx.GraphModule, name: str, module: nn.Module, inputs: tuple[fx.Node, ...], after: fx.Node
+) -> fx.Node:
     """Hang a new module under a fresh name and call it right after a node."""
     name = fresh_name(graph_module, name)
     set_module(graph_module, name, module)
@@ -171,8 +173,9 @@ def _delete_unused(graph_module: fx.GraphModule) -> None:
         while name:
             name = name.rpartition(".")[0]
             prefixes.add(name)
+    owners = tuple(f"{name}." for name, module in graph_module.named_modules() if name in used and _has_parts(module))
     for name, module in list(graph_module.named_modules()):
-        if name in used:
+        if name in used or name.startswith(owners):
             continue
         for tensor_name in [*module._parameters, *module._buffers]:
             full = f"{name}.{tensor_name}" if name else tensor_name
@@ -181,5 +184,49 @@ def _delete_unused(graph_module: fx.GraphModule) -> None:
                 module._buffers.pop(tensor_name, None)
         for child in list(module._modules):
             full = f"{name}.{child}" if name else child
-            if full not in used and full not in prefixes and not any(u.startswith(f"{full}.") for u in used):
+            if full not in used and full not in prefixes:
                 del module._modules[child]
+
+
+def _has_parts(module: nn.Module) -> bool:
+    """Whether a layer's children belong to it; PyTorch's own layers have none, what hangs below them only shares their name."""
+    return bool(module._modules) and not type(module).__module__.startswith("torch.nn.modules")
+
+
+class Snapshot:
+    """A graph as it was: nodes are copied, modules are remembered. Enough to go back if modules are never changed in place."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.graph = fx.Graph()
+        mapping: dict[fx.Node, fx.Node] = {}
+        for node in graph_module.graph.nodes:
+            mapping[node] = self.graph.node_copy(node, lambda n: mapping[n])
+        self.modules = {name: graph_module.get_submodule(name) for name in calls(graph_module)}
+
+    def restore(self, graph_module: fx.GraphModule) -> None:
+        """Put the graph and its modules back; the snapshot is used up."""
+        for name, module in self.modules.items():
+            if not has_attribute(graph_module, name) or graph_module.get_submodule(name) is not module:
+                set_module(graph_module, name, module)
+        graph_module.graph = self.graph
+
+
+def erase_dead(nodes: Iterable[fx.Node]) -> None:
+    """Erase those of some nodes that nobody reads any more.
+
+    Args:
+        nodes: in graph order; some may have been erased already.
+    """
+    for node in reversed(list(nodes)):
+        if not is_erased(node) and not node.users and node.op not in ("placeholder", "output"):
+            node.graph.erase_node(node)
+
+
+def is_erased(node: fx.Node) -> bool:
+    """Whether a node has left its graph."""
+    return bool(node._erased)
+
+
+def in_order(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """Nodes of one graph in the order in which they run."""
+    return sorted(nodes, key=lambda node: node._sort_key)

@@ -55,7 +55,9 @@ def _assign(module: nn.Module, **tensors: Parameter | None) -> None:
             module._buffers[name] = value.detach()
         else:
             keep = isinstance(value, nn.Parameter)
-            module._parameters[name] = value if keep else nn.Parameter(value.detach(), requires_grad=value.is_floating_point())
+            module._parameters[name] = (
+                value if keep else nn.Parameter(value.detach(), requires_grad=value.is_floating_point())
+            )
 
 
 def _convolution(a: Arguments, shape: tuple[int, ...]) -> Layer | None:
@@ -128,13 +130,20 @@ def _instance_norm(a: Arguments, shape: tuple[int, ...]) -> Layer | None:
 def _layer_norm(a: Arguments, shape: tuple[int, ...]) -> Layer | None:
     if not all(t is None or _is_parameter(t) for t in (a["weight"], a["bias"])):
         return None
-    module = nn.LayerNorm(tuple(a["normalized_shape"]), eps=a["eps"], elementwise_affine=a["weight"] is not None, bias=a["bias"] is not None)
+    module = nn.LayerNorm(
+        tuple(a["normalized_shape"]),
+        eps=a["eps"],
+        elementwise_affine=a["weight"] is not None,
+        bias=a["bias"] is not None,
+    )
     _assign(module, weight=a["weight"], bias=a["bias"])
     return Layer(module, (a["input"],), a["weight"])
 
 
 def _group_norm(a: Arguments, shape: tuple[int, ...]) -> Layer | None:
-    if not all(t is None or _is_parameter(t) for t in (a["weight"], a["bias"])) or (a["weight"] is None) != (a["bias"] is None):
+    if not all(t is None or _is_parameter(t) for t in (a["weight"], a["bias"])) or (a["weight"] is None) != (
+        a["bias"] is None
+    ):
         return None
     module = nn.GroupNorm(a["num_groups"], shape[1], eps=a["eps"], affine=a["weight"] is not None)
     _assign(module, weight=a["weight"], bias=a["bias"])
@@ -165,7 +174,9 @@ def _clip(a: Arguments) -> nn.Module | None:
 
 
 def _max_pool(cls: Callable[..., nn.Module]) -> Builder:
-    return _activation(lambda a: cls(a["kernel_size"], a["stride"] or None, a["padding"], a["dilation"], ceil_mode=a["ceil_mode"]))
+    return _activation(
+        lambda a: cls(a["kernel_size"], a["stride"] or None, a["padding"], a["dilation"], ceil_mode=a["ceil_mode"])
+    )
 
 
 def _avg_pool2d(a: Arguments) -> nn.Module:
@@ -174,7 +185,13 @@ def _avg_pool2d(a: Arguments) -> nn.Module:
 
 
 def _avg_pool1d(a: Arguments) -> nn.Module:
-    return nn.AvgPool1d(a["kernel_size"], a["stride"] or None, a["padding"], ceil_mode=a["ceil_mode"], count_include_pad=a["count_include_pad"])
+    return nn.AvgPool1d(
+        a["kernel_size"],
+        a["stride"] or None,
+        a["padding"],
+        ceil_mode=a["ceil_mode"],
+        count_include_pad=a["count_include_pad"],
+    )
 
 
 def _flatten(a: Arguments) -> nn.Module | None:

@@ -35,7 +35,9 @@ def save_pt2(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> float
         with torch.no_grad():
             error = relative_error(program.module()(*inputs), loaded(*inputs))
         if not error <= FLOAT32_TOLERANCE:
-            raise NotEquivalentError(f"{path} would compute something else than the network: relative error {error:.3g}.")
+            raise NotEquivalentError(
+                f"{path} would compute something else than the network: relative error {error:.3g}."
+            )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -29,7 +29,9 @@ def to_text(graph_module: fx.GraphModule) -> str:
             lines.append(f"return {', '.join(n.name for n in node.all_input_nodes)}")
             continue
         module = edit.module_of(graph_module, node)
-        kind = f"{kind_of(graph_module, node)}({_settings(module)})" if module is not None else kind_of(graph_module, node)
+        kind = (
+            f"{kind_of(graph_module, node)}({_settings(module)})" if module is not None else kind_of(graph_module, node)
+        )
         kind = "input" if node.op == "placeholder" else kind
         reads = ", ".join(n.name for n in node.all_input_nodes)
         shape = "x".join(map(str, shape_of(node)[1:]))

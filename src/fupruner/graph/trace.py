@@ -19,7 +19,18 @@ aten = torch.ops.aten
 
 _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default,
            aten.detach_.default}  # fmt: skip
-_RANDOM = {"dropout", "rand", "randn", "rand_like", "randn_like", "bernoulli", "randint", "normal", "feature_dropout", "alpha_dropout"}
+_RANDOM = {
+    "dropout",
+    "rand",
+    "randn",
+    "rand_like",
+    "randn_like",
+    "bernoulli",
+    "randint",
+    "normal",
+    "feature_dropout",
+    "alpha_dropout",
+}
 
 
 def example_tuple(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -31,11 +42,15 @@ def example_tuple(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, 
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     for i, x in enumerate(inputs):
         if not isinstance(x, Tensor):
-            raise InputError(f"Example input {i} is a {type(x).__name__}, not a tensor.", hint="Give a tensor or a tuple of tensors.")
+            raise InputError(
+                f"Example input {i} is a {type(x).__name__}, not a tensor.", hint="Give a tensor or a tuple of tensors."
+            )
         if x.is_complex():
             raise InputError(f"Example input {i} has dtype {x.dtype}; complex numbers are not supported.")
     if not inputs:
-        raise InputError("No example input was given.", hint="Give a tensor or a tuple of tensors with the batch first.")
+        raise InputError(
+            "No example input was given.", hint="Give a tensor or a tuple of tensors with the batch first."
+        )
     return inputs
 
 
@@ -68,12 +83,18 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> fx.G
 def _refuse_unsupported(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
-            raise TraceError(f"{name} of {type(model).__name__} has no values yet.", hint="Run a lazy model once before tracing it.")
+            raise TraceError(
+                f"{name} of {type(model).__name__} has no values yet.", hint="Run a lazy model once before tracing it."
+            )
         if tensor.is_quantized or tensor.is_complex():
             kind = "quantised" if tensor.is_quantized else f"complex ({tensor.dtype})"
-            raise TraceError(f"{name} of {type(model).__name__} is {kind}; only real floating-point networks can be rewritten.")
+            raise TraceError(
+                f"{name} of {type(model).__name__} is {kind}; only real floating-point networks can be rewritten."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TraceError(f"{name} of {type(model).__name__} holds NaN or infinite values.", hint="Load finite weights first.")
+            raise TraceError(
+                f"{name} of {type(model).__name__} holds NaN or infinite values.", hint="Load finite weights first."
+            )
     for name, module in model.named_modules():
         if "quantized" in type(module).__module__:
             raise TraceError(f"{name} ({type(module).__name__}) is quantised; give the floating-point network.")
@@ -99,7 +120,9 @@ class _Converter:
             elif node.op == "output":
                 self._output(node)
             elif node.op != "placeholder":
-                raise TraceError(f"The captured graph holds {node.op} {node.target!r}, which is not supported (control flow?).")
+                raise TraceError(
+                    f"The captured graph holds {node.op} {node.target!r}, which is not supported (control flow?)."
+                )
         graph_module = fx.GraphModule(self.root, self.graph)
         edit.clean(graph_module)
         return graph_module
@@ -160,7 +183,9 @@ class _Converter:
         if not isinstance(source, fx.Node):
             return None
         val = node.args[0].meta["val"] if isinstance(node.args[0], fx.Node) else None
-        layer = builder(bound, tuple(int(d) if isinstance(d, int) else -1 for d in val.shape) if val is not None else ())
+        layer = builder(
+            bound, tuple(int(d) if isinstance(d, int) else -1 for d in val.shape) if val is not None else ()
+        )
         if layer is None:
             return None
         name = self._layer_name(node, layer)
@@ -190,7 +215,9 @@ class _Converter:
         if not isinstance(value, Parameter):
             return value
         if not isinstance(value.value, Tensor):
-            return pytree.tree_map(lambda v: self._materialise(Parameter(v)) if isinstance(v, Tensor) else v, value.value)
+            return pytree.tree_map(
+                lambda v: self._materialise(Parameter(v)) if isinstance(v, Tensor) else v, value.value
+            )
         name = value.name or self.names.fresh("constant")
         if not edit.has_attribute(self.root, name):
             edit.set_tensor(self.root, name, value.value)
@@ -213,7 +240,9 @@ def _functional(node: fx.Node) -> Any:
     overload = node.target._overloadname if isinstance(node.target, torch._ops.OpOverload) else ""
     twin = getattr(packet, overload, None) if packet is not None else None
     if twin is None:
-        raise TraceError(f"The in-place operator {node.target} at {_module_path(node, 'the top level')} has no out-of-place form.")
+        raise TraceError(
+            f"The in-place operator {node.target} at {_module_path(node, 'the top level')} has no out-of-place form."
+        )
     return twin
 
 

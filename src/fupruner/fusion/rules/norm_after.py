@@ -9,44 +9,17 @@ else reads the layer's output and the layer is called once; the norm itself may 
 
 from __future__ import annotations
 
-import copy
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from fupruner.fusion.algebra import has_statistics, norm_affine, scale_outputs
 from fupruner.fusion.rule import Context, Level, Match, Refuse, Rule
 from fupruner.graph import edit
+from fupruner.graph.channelwise import ReservedNorm
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 
-
-def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) that a batch norm applies in eval mode."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale.detach(), (shift if norm.bias is None else shift + norm.bias).detach()
-
-
-def scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
-    """A copy of a convolution or linear layer whose output channels are scaled and shifted.
-
-    Args:
-        layer: convolution, transposed convolution or linear layer with C output channels.
-        scale, shift: (C,).
-    """
-    changed = copy.deepcopy(layer)
-    weight = layer.weight.detach()
-    if isinstance(layer, TRANSPOSED):
-        grouped = weight.unflatten(0, (layer.groups, -1))  # (groups, in per group, out per group, *kernel)
-        factor = scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
-        changed.weight = nn.Parameter((grouped * factor).flatten(0, 1))
-    else:
-        changed.weight = nn.Parameter(weight * scale.view(-1, *[1] * (weight.dim() - 1)))
-    bias = layer.bias.detach() if layer.bias is not None else torch.zeros_like(scale)
-    changed.bias = nn.Parameter(bias * scale + shift)
-    return changed
+__all__ = ["NormAfterLayer", "norm_affine", "scale_outputs"]
 
 
 class NormAfterLayer(Rule):
@@ -58,13 +31,13 @@ class NormAfterLayer(Rule):
     def find(self, context: Context, node: fx.Node) -> Match | Refuse | None:
         """Match on the norm."""
         norm = context.module(node)
-        if not isinstance(norm, NORMS):
+        if not isinstance(norm, (*NORMS, ReservedNorm)):
             return None
         before = node.all_input_nodes[0]
         layer = context.module(before)
         if not isinstance(layer, (*CONVS, *TRANSPOSED, nn.Linear)):
             return None
-        if norm.running_mean is None or norm.running_var is None:
+        if not has_statistics(norm):
             return Refuse(node, "the norm has no running statistics: it depends on the batch")
         if len(before.users) > 1:
             return Refuse(node, f"{before.name} is read by {len(before.users)} operators, not by the norm alone")

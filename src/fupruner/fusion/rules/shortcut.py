@@ -108,7 +108,9 @@ class ShortcutIntoFilters(Rule):
         conv1, conv2 = context.module(branch.conv1), context.module(branch.conv2)
         used = torch.nonzero(shortcut.weight.abs().sum(0) > 0).flatten()
         edit.replace_module(context.graph_module, branch.conv1, with_dirac_rows(conv1, used))
-        edit.replace_module(context.graph_module, branch.conv2, with_columns(conv2, shortcut.weight[:, used], shortcut.bias))
+        edit.replace_module(
+            context.graph_module, branch.conv2, with_columns(conv2, shortcut.weight[:, used], shortcut.bias)
+        )
         edit.bypass(add, branch.conv2)
         return branch.conv2  # type: ignore[no-any-return]
 
@@ -152,7 +154,12 @@ def _subsampling(end: fx.Node, source: fx.Node, channels: int) -> Shortcut | Non
     stride, before, after = [1, 1], 0, 0
     node = end
     while node is not source:
-        if node.op != "call_function" or only_user(node) is None or not node.args or not isinstance(node.args[0], fx.Node):
+        if (
+            node.op != "call_function"
+            or only_user(node) is None
+            or not node.args
+            or not isinstance(node.args[0], fx.Node)
+        ):
             return None
         if node.target is aten.slice.Tensor:
             axis = _strided_axis(node)
@@ -174,7 +181,9 @@ def _subsampling(end: fx.Node, source: fx.Node, channels: int) -> Shortcut | Non
 
 def _strided_axis(node: fx.Node) -> int | None:
     """Spatial axis of a slice that begins at 0 and runs to the end, or None."""
-    axis, start, stop = (node.args[i] if len(node.args) > i else default for i, default in ((1, 0), (2, None), (3, None)))
+    axis, start, stop = (
+        node.args[i] if len(node.args) > i else default for i, default in ((1, 0), (2, None), (3, None))
+    )
     whole = stop is None or (isinstance(stop, int) and stop >= 2**31 - 1)
     return int(axis) if axis in (2, 3) and start in (0, None) and whole else None  # type: ignore[arg-type]
 
@@ -186,7 +195,14 @@ def _channel_pads(node: fx.Node) -> tuple[int, int] | None:
     position = 3 if node.target is aten.pad.default else 2
     value = node.args[position] if len(node.args) > position else 0
     numbers = all(isinstance(p, int) for p in pads)
-    if not numbers or mode != "constant" or value not in (0, None, 0.0) or len(pads) != 6 or any(pads[:4]) or min(pads[4:]) < 0:
+    if (
+        not numbers
+        or mode != "constant"
+        or value not in (0, None, 0.0)
+        or len(pads) != 6
+        or any(pads[:4])
+        or min(pads[4:]) < 0
+    ):
         return None
     return pads[4], pads[5]
 
