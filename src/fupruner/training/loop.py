@@ -137,9 +137,8 @@ def make_optimizer(model: nn.Module, weight_decay: float) -> SGD:
 
 def supported(precision: Precision) -> Precision:
     """The precision itself, or float32 in place of a bf16 that the processor would only emulate."""
-    native = torch.cuda.is_available() or (
-        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    native = torch.cuda.is_available() or (has_kernels and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if precision == "bf16-mixed" and not native:
         return "32-true"
     return precision
