@@ -1,7 +1,8 @@
 """Gates: what can be removed is multiplied by 1 or 0, so that closing it can be tried, scored and taken back.
 
-A closed unit is zero at every place of its group: gates stand behind each layer that makes channels, behind each norm,
-and behind every operator that would turn a zero into something else. That is what makes slimming exact.
+A closed unit is zero wherever a layer reads it: behind each layer that makes channels, each norm, and every operator that
+would turn a zero into something else stands a gate. That is what makes slimming exact. A gate stands as late as possible,
+behind activations and Adds, because an activation lets no gradient through at a zero that comes in.
 """
 
 from __future__ import annotations
@@ -141,23 +142,38 @@ def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
 
 
 def _gate_points(graph_module: fx.GraphModule, groups: ChannelGroups, prunable: NDArray[np.bool_]) -> list[tuple[fx.Node, Labels, int]]:
-    points = []
-    for node, labels in groups.labelling.labels.items():
-        module = edit.module_of(graph_module, node)
-        axis = channel_axis(module, labels.ndim) if module is not None else _only_axis(labels)
-        if axis is None or not varies_only_along(labels, axis) or keeps_zero(graph_module, groups, node):
+    points: dict[fx.Node, tuple[fx.Node, Labels, int]] = {}
+    for node in groups.labelling.labels:
+        units, axis = _units_of(graph_module, groups, node)
+        if units is None or not prunable[units].any() or keeps_zero(graph_module, groups, node):
             continue
-        units = groups.labelling.unit_of[labels.ravel()]
-        users = list(node.users)
-        norm_follows = len(users) == 1 and isinstance(edit.module_of(graph_module, users[0]), NORMS) and users[0] in groups.labelling.labels
-        if prunable[units].any() and not norm_follows:
-            points.append((node, units, axis))
-    return points
+        node = _as_late_as_possible(graph_module, groups, node, units)
+        points[node] = (node, units, axis)
+    return list(points.values())
 
 
-def _only_axis(labels: Labels) -> int | None:
+def _units_of(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Node) -> tuple[Labels | None, int]:
+    """Unit of each channel of a tensor and the axis they lie along; None where labels lie along several axes."""
+    labels = groups.labelling.labels[node]
+    module = edit.module_of(graph_module, node)
     long = [d for d, n in enumerate(labels.shape) if n > 1]
-    return long[0] if len(long) == 1 else 1 if labels.ndim > 1 else None
+    axis = channel_axis(module, labels.ndim) if module is not None else long[0] if len(long) == 1 else min(1, labels.ndim - 1)
+    return (groups.labelling.unit_of[labels.ravel()], axis) if varies_only_along(labels, axis) else (None, axis)
+
+
+def _as_late_as_possible(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Node, units: Labels) -> fx.Node:
+    """Move over norms, activations, pools and Adds that are the only reader and work on the same units."""
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        module = edit.module_of(graph_module, user)
+        channelwise = isinstance(module, (*PER_CHANNEL, *NORMS, *INSTANCE_NORMS, nn.PReLU)) or kind_of(graph_module, user) in ("add", "mul", "relu")
+        if not channelwise or user not in groups.labelling.labels:
+            break
+        behind, _ = _units_of(graph_module, groups, user)
+        if behind is None or not np.array_equal(behind, units):
+            break
+        node = user
+    return node
 
 
 def keeps_zero(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Node) -> bool:

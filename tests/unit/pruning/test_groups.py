@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fupruner.pruning.groups import find_groups
+from unit.pruning import nets
+
+
+def groups_of(model: nn.Module, *shape: int) -> dict[str, tuple[int, tuple[str, ...], tuple[str, ...], str]]:
+    found = find_groups(nets.graph_of(model, *shape))
+    return {g.name: (len(g.units), g.producers, g.consumers, g.frozen) for g in found.groups}
+
+
+def test_chain_has_one_group_per_hidden_layer_and_a_frozen_output() -> None:
+    found = groups_of(nets.Chain(), 3, 8, 8)
+    assert found["a"] == (16, ("a",), ("b",), "")
+    assert found["b"] == (32, ("b",), ("fc",), "")
+    assert "output of the network" in found["fc"][3]
+
+
+def test_residual_stream_ties_all_its_producers() -> None:
+    count, producers, consumers, frozen = groups_of(nets.Residual(), 3, 8, 8)["stem"]
+    assert (count, frozen) == (16, "")
+    assert producers == ("stem", "blocks.0.3", "blocks.1.3")
+    assert consumers == ("blocks.0.0", "blocks.1.0", "fc")
+
+
+def test_zero_padded_shortcut_ties_only_the_carried_channels() -> None:
+    found = groups_of(nets.ZeroPadded(), 3, 8, 8)
+    assert found["stem"][:2] == (8, ("stem", "b"))
+    assert found["b"][:2] == (8, ("b",))  # the channels that the padding makes come from the branch alone
+
+
+def test_squeeze_and_excite_is_tied_to_what_it_scales() -> None:
+    assert groups_of(nets.SqueezeExcite(), 3, 8, 8)["a"][:2] == (16, ("a", "up"))
+
+
+def test_a_group_of_a_grouped_convolution_is_one_unit() -> None:
+    assert groups_of(nets.Grouped(), 3, 4, 4)["a"][0] == 4
+
+
+def test_pixel_shuffle_ties_the_channels_of_one_output_channel() -> None:
+    assert groups_of(nets.PixelShuffle(), 3, 8, 8)["a"][0] == 8
+
+
+def test_module_called_twice_ties_both_calls() -> None:
+    found = groups_of(nets.Twice(), 3, 8, 8)
+    assert found["stem"][:3] == (8, ("stem", "a"), ("a", "last"))
+
+
+class Unknown(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nets.conv(3, 8), nets.conv(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.cumsum(self.a(x), 1))
+
+
+def test_unknown_operator_freezes_its_channels_and_is_listed() -> None:
+    graph = nets.graph_of(Unknown(), 3, 8, 8)
+    found = find_groups(graph)
+    assert found.labelling.unknown == {"cumsum": 1}
+    group = next(g for g in found.groups if g.name == "a")
+    assert "cumsum" in group.frozen
+    assert "not known to treat channels one by one" in group.frozen
+
+
+class Reduced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nets.conv(3, 8), nets.conv(1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).mean(1, keepdim=True))
+
+
+def test_mean_over_channels_freezes_them() -> None:
+    found = groups_of(Reduced(), 3, 8, 8)
+    assert "reduces over channels" in found["a"][3]
+
+
+@pytest.mark.parametrize("name", nets.ALL)
+def test_every_unit_belongs_to_one_group(name: str) -> None:
+    make, shape = nets.ALL[name]
+    found = find_groups(nets.graph_of(make(), *shape))
+    units = [unit for group in found.groups for unit in group.units.tolist()]
+    assert len(units) == len(set(units))

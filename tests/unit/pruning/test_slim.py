@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+
+from fupruner.errors import FuPrunerError
+from fupruner.graph import check
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.slim import slim
+from unit.pruning import nets
+
+
+def close(network: GatedNetwork, share: float, seed: int = 0, branches: tuple[str, ...] = ()) -> None:
+    rng = np.random.default_rng(seed)
+    is_open = np.ones(network.groups.labelling.units, dtype=bool)
+    for group in network.groups.prunable:
+        is_open[rng.permutation(group.units)[: int(share * len(group.units))]] = False
+    network.set(is_open, frozenset(branches))
+
+
+def inputs(shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    return (torch.randn(3, *shape, dtype=torch.float64),)
+
+
+@pytest.mark.parametrize("name", nets.ALL)
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.8])
+def test_slimmed_equals_gated(name: str, share: float) -> None:
+    make, shape = nets.ALL[name]
+    network = nets.gated(make(), *shape)
+    close(network, share)
+    small = slim(network, (torch.randn(2, *shape),))
+    assert check.largest_error(network.graph_module, small, [inputs(shape)], torch.float64) < check.FLOAT64_TOLERANCE
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.graph_module.parameters())
+
+
+@pytest.mark.parametrize("name", nets.ALL)
+def test_all_gates_open_is_the_identity(name: str) -> None:
+    make, shape = nets.ALL[name]
+    model = nets.randomise(make())
+    network = nets.gated(model, *shape)
+    small = slim(network, (torch.randn(2, *shape),))
+    for other in (network.graph_module, small):
+        assert check.largest_error(model, other, [inputs(shape)], torch.float64) == 0
+    assert sorted(small.state_dict()) == sorted(network.graph_module.state_dict())
+
+
+def test_closed_branch_disappears_with_its_layers() -> None:
+    network = nets.gated(nets.Residual(), 3, 8, 8)
+    close(network, 0.5, branches=("blocks.0",))
+    small = slim(network, (torch.randn(2, 3, 8, 8),))
+    assert not any(name.startswith("blocks.0") for name, _ in small.named_parameters())
+    assert check.largest_error(network.graph_module, small, [inputs((3, 8, 8))], torch.float64) < check.FLOAT64_TOLERANCE
+
+
+def test_closing_gates_changes_the_function() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    before = network.graph_module(torch.ones(1, 3, 8, 8))
+    close(network, 0.5)
+    assert (network.graph_module(torch.ones(1, 3, 8, 8)) - before).abs().max() > 1e-3
+
+
+def test_slimmed_network_trains() -> None:
+    network = nets.gated(nets.Residual(), 3, 8, 8)
+    close(network, 0.5)
+    small = slim(network, (torch.randn(2, 3, 8, 8),)).train()
+    optimizer = torch.optim.SGD(small.parameters(), lr=0.1)
+    before = small.stem.weight.detach().clone()
+    small(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(small.stem.weight, before)
+
+
+def test_gated_network_is_not_modified() -> None:
+    network = nets.gated(nets.Residual(), 3, 8, 8)
+    close(network, 0.5)
+    before = {k: v.clone() for k, v in network.graph_module.state_dict().items()}
+    slim(network, (torch.randn(2, 3, 8, 8),))
+    after = network.graph_module.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_group_without_any_channel_is_refused() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    is_open = np.ones(network.groups.labelling.units, dtype=bool)
+    is_open[next(g for g in network.groups.groups if g.name == "a").units] = False
+    network.set(is_open, frozenset())
+    with pytest.raises(FuPrunerError, match=r"(a|b) would lose all of its channels"):
+        slim(network, (torch.randn(2, 3, 8, 8),))
+
+
+def test_closed_filters_keep_receiving_gradients() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    close(network, 0.5)
+    module = network.graph_module.train()
+    module(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    group = next(g for g in network.groups.groups if g.name == "a")
+    closed = ~network.is_open[group.units]
+    gradient = module.na.weight.grad
+    assert gradient is not None
+    assert bool((gradient[torch.from_numpy(closed)].abs() > 0).any())
