@@ -18,7 +18,7 @@ from fupruner.targets.base import CostModel, ExportResult, Target
 from fupruner.targets.latency_table import LatencyTable
 from fupruner.targets.node_names import file_names
 from fupruner.targets.onnx_file import float_inputs, inference_copy, third_party_quiet, write_onnx
-from fupruner.targets.profiler import profile
+from fupruner.targets.profiler import node_times
 from fupruner.targets.runtime import Array, channel_block, name_feeds, open_session, run_session, runtime_name
 from fupruner.targets.timing import interleave, quartile_range
 
@@ -112,13 +112,10 @@ class CpuTarget(Target):
             TargetError: the file cannot be loaded, or does not take such inputs.
         """
         single = _arrays(_batch_of(_random_like(example_inputs, seed=0), 1))
-        found = profile(Path(path), single, threads=threads)
+        nodes = node_times(Path(path), single, threads=threads)
         graph = onnx.load(str(path), load_external_data=False).graph
-        names = file_names(graph, [(node.name, node.kind) for node in found.nodes])
-        return [
-            LayerTime(name=name, kind=node.kind, ms=ms)
-            for name, node, ms in zip(names, found.nodes, found.corrected(), strict=True)
-        ]
+        names = file_names(graph, [(node.name, node.kind) for node in nodes])
+        return [LayerTime(name=name, kind=node.kind, ms=node.ms) for name, node in zip(names, nodes, strict=True)]
 
     def cost_model(self) -> CostModel:
         """Times of single layers, measured on this machine when first asked for and kept on disk."""

@@ -12,10 +12,10 @@ from fupruner.targets.base import CostModel
 from fupruner.targets.price_cache import PriceCache
 from fupruner.targets.probe import Sheet, add_layer
 from fupruner.targets.probe_ops import can_build
-from fupruner.targets.profiler import Profile, profile
+from fupruner.targets.profiler import NodeTime, node_times
 from fupruner.targets.runtime import runtime_name
 
-SHEET_BYTES = 64 * 2**20
+SHEET_BYTES = 8 * 2**20
 SHEET_LAYERS = 64
 
 _STREAM = LayerShape("add", (64, 32, 32), (64, 32, 32), bias=False, inputs=2)
@@ -30,12 +30,14 @@ _TINY = LayerShape("add", (16, 1, 1), (16, 1, 1), bias=False, inputs=2)
 class LatencyTable(CostModel):
     """What layers cost in ONNX Runtime on this machine.
 
-    Layers that were never priced are put side by side into one model (several where weights pass 64 MiB), each behind a
-    small convolution that leaves its input as a preceding layer would, and timed with the runtime's profiler. Reorders
-    of the layout that the layer asks for belong to its price. The profiler's own time, taken from runs without it, is
-    the same for all nodes and is taken off. Every model also holds a few reference layers: how long these take compared
-    to the first time tells how fast the machine is now, and prices are brought to the pace of then. They are kept on
-    disk.
+    Layers that were never priced are put side by side into one model, each behind a small convolution that leaves its
+    input as a preceding layer would, and timed with the runtime's profiler. Reorders of the layout that the layer asks
+    for belong to its price. Every model also holds a few reference layers: how long these take compared to the first
+    time tells how fast the machine is now, and prices are brought to the pace of then. They are kept on disk.
+
+    Weights come from a cache, at most 8 MiB of them per model, whatever network the layer is for: so prices do not
+    depend on what else is asked for. A network whose weights do not fit into the processor's caches takes longer than
+    the sum, by the time that reading them from memory takes; its speed-up by cutting weights is larger than predicted.
 
     Monotone in widths up to noise: a price is the smallest of three blocks of runs, each of which drops its slowest
     runs. Nothing is smoothed, because steps and even falls are real (33 channels may cost more than 36).
@@ -71,8 +73,8 @@ class LatencyTable(CostModel):
 
     def _measure(self, sheet: Sheet, group: Sequence[LayerShape]) -> None:
         """Time a sheet and keep its layers' times, as if the machine were as fast now as when the table was begun."""
-        found = profile(sheet.model(len(group)), sheet.arrays(), threads=self.threads, seconds=_seconds(len(group)))
-        times = dict(zip(group, _times(found, len(group)), strict=True))
+        nodes = node_times(sheet.model(len(group)), sheet.arrays(), threads=self.threads, seconds=_seconds(len(group)))
+        times = dict(zip(group, _times(nodes, len(group)), strict=True))
         begun = {layer: self._cache.get(layer) or times[layer] for layer in _REFERENCES}
         pace = sum(begun.values()) / sum(times[layer] for layer in _REFERENCES)
         self._cache.add({**{layer: ms * pace for layer, ms in times.items()}, **begun})
@@ -91,8 +93,8 @@ def _elements(layer: LayerShape) -> int:
 
 
 def _seconds(layers: int) -> float:
-    """Time to spend on a sheet: 0.3 s, and 30 ms more for each layer."""
-    return 0.3 + 0.03 * layers
+    """Time to spend on running a sheet: 0.1 s, and 20 ms more for each layer."""
+    return 0.1 + 0.02 * layers
 
 
 def _sheets(layers: Sequence[LayerShape]) -> Iterator[tuple[Sheet, list[LayerShape]]]:
@@ -113,14 +115,14 @@ def _append(sheet: Sheet, group: list[LayerShape], layer: LayerShape) -> None:
         group.append(layer)
 
 
-def _times(found: Profile, layers: int) -> list[float]:
+def _times(nodes: Sequence[NodeTime], layers: int) -> list[float]:
     """Milliseconds of each layer of a sheet: all that runs after ``p<i>`` and before ``t<i>``.
 
     A reorder of the layout just before ``t<i>`` is left out: whichever layer follows in a network answers for it.
     """
     times, trailing = [0.0] * layers, 0.0
     current: int | None = None
-    for node, ms in zip(found.nodes, found.corrected(), strict=True):
+    for node in nodes:
         role, index = _role(node.name)
         if role == "p":
             current, trailing = index, 0.0
@@ -129,8 +131,8 @@ def _times(found: Profile, layers: int) -> list[float]:
                 times[index] -= trailing
             current = None
         elif current is not None and role not in ("s", "f"):
-            times[current] += ms
-            trailing = ms if node.kind == "ReorderOutput" else 0.0
+            times[current] += node.ms
+            trailing = node.ms if node.kind == "ReorderOutput" else 0.0
     return [max(ms, 1e-4) for ms in times]
 
 

@@ -10,7 +10,7 @@ from fupruner.graph.layer_shape import LayerShape
 from fupruner.targets import latency_table
 from fupruner.targets.latency_table import LatencyTable
 from fupruner.targets.price_cache import PriceCache
-from fupruner.targets.profiler import NodeTime, Profile
+from fupruner.targets.profiler import NodeTime, typical
 
 
 def conv(before: int, after: int, size: int, **options: object) -> LayerShape:
@@ -55,13 +55,13 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def sheets(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Lets sheets run shortly and keeps count of them."""
     count: list[float] = []
-    real = latency_table.profile
+    real = latency_table.node_times
 
-    def quick(model: bytes, inputs: list[object], *, threads: int, seconds: float) -> Profile:
+    def quick(model: bytes, inputs: list[object], *, threads: int, seconds: float) -> list[NodeTime]:
         count.append(seconds)
         return real(model, inputs, threads=threads, seconds=0.01)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(latency_table, "profile", quick)
+    monkeypatch.setattr(latency_table, "node_times", quick)
     return count
 
 
@@ -143,14 +143,12 @@ def test_a_layer_gets_the_reorders_before_it_but_not_those_after() -> None:
     ]
     second = [("s1_0_nchwc", "Conv", 9), ("p1", "MaxPool", 9), ("q1", "Relu", 5), ("t1_nchwc", "Pool", 9)]
     names = [*first, ("t0", "ReduceMean", 9), *second]
-    nodes = tuple(NodeTime(name, kind, float(ms)) for name, kind, ms in names)
-    profile = Profile(nodes, total_ms=sum(node.ms for node in nodes))
-    assert latency_table._times(profile, 2) == [5.0, 5.0]
+    nodes = [NodeTime(name, kind, float(ms)) for name, kind, ms in names]
+    assert latency_table._times(nodes, 2) == [5.0, 5.0]
 
 
-def test_the_profilers_own_time_is_taken_off_every_node() -> None:
-    nodes = tuple(NodeTime(str(i), "Conv", ms) for i, ms in enumerate((3.0, 5.0, 10.0)))
-    assert Profile(nodes, total_ms=15.0).corrected() == [2.0, 4.0, 9.0]
+def test_typical_times_leave_out_the_slow_and_the_disturbed_block() -> None:
+    assert typical([1.0] * 6 + [9.0] * 4 + [7.0] * 10 + [1.0] * 10) == 1.0
 
 
 def test_later_sheets_are_brought_to_the_pace_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
