@@ -1,11 +1,19 @@
-"""Fusion as the rest of the package sees it: one function."""
+"""The one entry to fusion: a traced graph and a level in, an equivalent graph and a log out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from torch import Tensor, fx
 
-from fupruner.fusion import engine, rules
-from fupruner.records import FusionLog
+from fupruner.errors import InputError, unknown_name
+from fupruner.fusion import engine
+from fupruner.fusion.rule import Rule
+from fupruner.fusion.rules import select
+from fupruner.fusion.rules.shortcut import ShortcutIntoFilters
+from fupruner.graph import shapes
+from fupruner.graph.cost import is_add
+from fupruner.records import FusionLog, Refusal
 from fupruner.targets.base import CostModel
 
 
@@ -14,12 +22,60 @@ def fuse_graph(
     example_inputs: tuple[Tensor, ...],
     level: str,
     *,
-    only: tuple[str, ...] = (),
-    without: tuple[str, ...] = (),
+    only: Iterable[str] = (),
+    without: Iterable[str] = (),
     cost_model: CostModel | None = None,
+    keep: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[fx.GraphModule, FusionLog]:
-    """Fuse a copy of a graph with the rules of a level; ``auto`` needs a cost model to ask."""
-    chosen = rules.select(level, only=only, without=without)
-    return engine.run(
-        graph_module, example_inputs, chosen, level=level, cost_model=cost_model if level == "auto" else None
-    )
+    """Rewrite a graph into an equivalent one; the graph given is not modified.
+
+    Args:
+        graph_module: a canonical graph from ``graph.trace``.
+        example_inputs: tensors, batch first.
+        level: ``none``, ``basic``, ``aggressive``, or ``auto``: every aggressive rewrite that the cost model does not find dearer,
+            and the unfused network where nothing else is at least as fast.
+        only, without: names of rules to keep or to leave out.
+        cost_model: of the target; needed by ``auto`` and used by it alone.
+        keep: names of residual blocks' Adds whose shortcut is reserved whatever it costs, with the channels that may be carried.
+
+    Raises:
+        InputError: an unknown level, rule or block, or ``auto`` without a cost model.
+        NotEquivalentError: the fused network computes something else, although every single rewrite held.
+    """
+    if level == "auto" and cost_model is None:
+        raise InputError("Fusion level auto needs a cost model.", hint="Name a target, or choose basic or aggressive.")
+    rules = _with_keep(graph_module, select(level, only=only, without=without), keep or {})
+    if level != "auto" or cost_model is None:
+        return engine.run(graph_module, example_inputs, rules, level=level)
+    return _cheapest(graph_module, example_inputs, rules, cost_model)
+
+
+def _cheapest(
+    graph_module: fx.GraphModule, example_inputs: tuple[Tensor, ...], rules: Sequence[Rule], cost_model: CostModel
+) -> tuple[fx.GraphModule, FusionLog]:
+    """The fused graph, or one with fewer rules if the cost model finds it slower than the unfused one."""
+    prices = engine.Prices(cost_model)
+    shapes.propagate(graph_module, example_inputs)
+    unfused = prices.of(graph_module)
+    dearer: list[Refusal] = []
+    for chosen in (rules, [rule for rule in rules if rule.level == "basic"], []):
+        fused, log = engine.run(graph_module, example_inputs, chosen, level="auto", cost_model=cost_model)
+        price = prices.of(fused)
+        if price <= unfused or not chosen:
+            break
+        names = ", ".join(dict.fromkeys(fired.rule for fired in log.fired))
+        reason = f"dearer on the target: {price:.4f} ms instead of {unfused:.4f} ms with {names} ({cost_model.grade})"
+        dearer.append(Refusal(rule="auto", node="the whole network", reason=reason))
+    return fused, log.model_copy(update={"refused": (*dearer, *log.refused)})
+
+
+def _with_keep(graph_module: fx.GraphModule, rules: list[Rule], keep: Mapping[str, Sequence[int]]) -> list[Rule]:
+    """Tell the rule for shortcuts which blocks to reserve in any case."""
+    if not keep:
+        return rules
+    adds = {node.name for node in graph_module.graph.nodes if is_add(node) or "add" in node.name}
+    for name in keep:
+        if name not in adds:
+            raise unknown_name("residual block", name, adds)
+    chosen = ShortcutIntoFilters({name: tuple(channels) for name, channels in keep.items()})
+    return [chosen if isinstance(rule, ShortcutIntoFilters) else rule for rule in rules]

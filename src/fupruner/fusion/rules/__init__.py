@@ -20,7 +20,10 @@ from fupruner.fusion.rules.pooling import (
     PoolBeforePointwise,
     PoolIntoFilters,
 )
+from fupruner.fusion.rules.preactivation import PreactivationIntoFilters
 from fupruner.fusion.rules.shortcut import ShortcutIntoFilters
+from fupruner.fusion.rules.shortcut_back import FiltersIntoShortcut
+from fupruner.fusion.rules.sum_of_convs import SumOfConvs
 from fupruner.fusion.rules.upsample import UpsampleIntoConv
 
 ORDER: tuple[Rule, ...] = (
@@ -39,11 +42,14 @@ ORDER: tuple[Rule, ...] = (
     ConvBeforePool(),
     ConvAfterConv(),  # last of the basic rules: it swallows layers that the others look for
     ShortcutIntoFilters(),  # first of the rules that add filters: it needs the block as it was written
+    PreactivationIntoFilters(),  # after it: a projecting block is an ordinary shortcut
     ConvAfterConvWide(),  # after shortcuts: only then is a projection read by the next expansion alone
     ParallelSumWide(),
+    SumOfConvs(),  # after everything that removes an Add without a concatenation
     ConcatStackWide(),
     PoolIntoFilters(),
-    SameInputStack(),
+    SameInputStack(),  # from here on: only on request
+    FiltersIntoShortcut(),
     PoolAsDepthwise(),
 )
 
