@@ -77,7 +77,7 @@ def test_every_point_is_drawn(driver, page: Path) -> None:
     assert trade_off["attempt, requirement met"] + trade_off["attempt, requirement not met"] == ATTEMPTS
     assert points(driver, "chart-widths") == {"before": LAYERS, "after": LAYERS}
     assert points(driver, "chart-times") == {"before": LAYERS, "after": LAYERS}
-    assert points(driver, "chart-accuracy")["attempt 1 (1.5x)"] == EPOCHS
+    assert points(driver, "chart-accuracy")["attempt 1 (1.50x)"] == EPOCHS
     assert points(driver, "chart-gates")["attempt 3, reopened"] == EPOCHS
     bars = driver.execute_script("return document.querySelectorAll('#chart-widths .bars .point').length")
     assert bars == 2 * LAYERS

@@ -1,7 +1,5 @@
 """``fupruner fuse``: rewrite a network into an equivalent one with fewer operators."""
 
-
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -81,12 +81,12 @@ class RichProgress:
         """Move the bar on and show the stage's latest figures."""
         if self._task is None:
             return
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in info.items())
+        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in info.items())
         shown = figures or self._task.fields["info"]
         self._bars.update(self._task.id, advance=n, info=shown)
         if time.monotonic() - self._line_printed >= LINE_EVERY:
             self._line_printed = time.monotonic()
-            self._plain(f"{self._task.description}: {_state(self._task)} {shown}".rstrip())
+            self._plain(f"{self._task.description}: {_state(self._task)}  {shown}".rstrip())
 
     def note(self, line: str) -> None:
         """Keep a line above the bars."""

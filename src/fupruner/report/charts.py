@@ -166,7 +166,7 @@ def accuracy_per_epoch(run: RunReport) -> Chart:
     ]
     for place, history in enumerate(run.history):
         stages = [f"epoch {epoch.epoch}, {epoch.stage}" for epoch in history.epochs]
-        label = f"attempt {history.attempt} ({history.asked_speedup:.2g}x)"
+        label = f"attempt {history.attempt} ({history.asked_speedup:.2f}x)"
         data.append(_curve(label, [(e.epoch, e.accuracy) for e in history.epochs], stages, place))
     layout = _layout(xaxis=_axis("epoch", dtick=_tick(last - first)), yaxis=_axis("accuracy, %"))
     alternative = f"Line chart of accuracy per epoch of {len(run.history)} attempts; the baseline has {baseline:.2f} %."

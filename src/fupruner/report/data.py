@@ -47,6 +47,16 @@ class Event(Record):
         return ", ".join(f"{name} {value}" for name, value in (self.model_extra or {}).items())
 
 
+class Decision(Record):
+    """One time at which it was decided anew, during training, which gates are closed."""
+
+    step: int
+    asked_speedup: float
+    predicted_speedup: float
+    closed: int
+    reopened: int
+
+
 class RunReport(Record):
     """Everything a run folder says about the run; parts that an interrupted or older run lacks are empty."""
 
@@ -54,11 +64,19 @@ class RunReport(Record):
     summary: Summary
     plan: Plan | None = None
     fusion: FusionLog | None = None
+    fusion_after: FusionLog | None = None
     options: dict[str, object] = Field(default_factory=dict)
     history: tuple[History, ...] = ()
     layer_times: LayerTimes = LayerTimes()
     events: tuple[Event, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """What the log calls the model, or an empty string."""
+        named = (str((event.model_extra or {}).get("model", "")) for event in self.events if event.event == "started")
+        return next(named, "")
 
 
 def _events(text: str) -> list[object]:
@@ -69,10 +87,12 @@ FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "summary": ("result.json", TypeAdapter(Summary).validate_json),
     "plan": ("plan.json", TypeAdapter(Plan).validate_json),
     "fusion": ("fusion.json", TypeAdapter(FusionLog).validate_json),
+    "fusion_after": ("fusion_after.json", TypeAdapter(FusionLog).validate_json),
     "options": ("options.toml", tomllib.loads),
     "history": ("history.json", TypeAdapter(tuple[History, ...]).validate_json),
     "layer_times": ("layer_times.json", TypeAdapter(LayerTimes).validate_json),
     "events": ("events.jsonl", lambda text: TypeAdapter(tuple[Event, ...]).validate_python(_events(text))),
+    "decisions": ("decisions.json", TypeAdapter(tuple[Decision, ...]).validate_json),
     "attempts": ("attempts.json", TypeAdapter(tuple[Attempt, ...]).validate_json),
 }
 """What each file of a run folder holds, and how it is read."""

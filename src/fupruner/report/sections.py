@@ -64,6 +64,8 @@ class Section:
 def headline(run: RunReport) -> str:
     """Say the result in a dozen words."""
     old, new = run.summary.baseline, run.summary.final
+    if words.original_kept(run.summary):
+        return f"No faster network found for {run.summary.target}"
     pace = f"{run.summary.speedup:.2f}x faster" if run.summary.speedup > 1 else f"{run.summary.speedup:.2f}x the speed"
     return f"{pace} on {run.summary.target}, accuracy {old.accuracy:.2f} % → {new.accuracy:.2f} %"
 
@@ -73,11 +75,11 @@ def story(run: RunReport) -> str:
     summary = run.summary
     asked = run.options.get("speedup")
     goal = f"a speed-up of {asked}x" if asked else "the fastest network within the requirement"
-    tried = f" {words.plural(len(run.attempts), 'attempt')}," if run.attempts else ""
+    tried = f" for {words.plural(len(run.attempts), 'attempt')}" if run.attempts else ""
     return (
-        f"Asked for: {goal} on {summary.target}. Latency went from {words.latency(summary.baseline)} to "
-        f"{words.latency(summary.final)} at batch 1, after{tried} {words.plural(summary.epochs, 'epoch')} of training "
-        f"and {words.duration(summary.seconds)}."
+        f"Asked for: {goal} on {summary.target}. Latency at batch 1 went from {words.latency(summary.baseline)} to "
+        f"{words.latency(summary.final)}. The run took {words.duration(summary.seconds)}{tried}; the network that was "
+        f"kept was trained for {words.plural(summary.epochs, 'epoch')}."
     )
 
 
@@ -95,7 +97,8 @@ def sections(run: RunReport) -> list[Section]:
         _times(run, drawn) if "times" in drawn else None,
         _training(run, drawn) if "accuracy" in drawn else None,
         _plan(run.plan) if run.plan else None,
-        _fusion(run.fusion) if run.fusion else None,
+        _fusion(run.fusion, "fusion", "Fusion") if run.fusion else None,
+        _fusion(run.fusion_after, "fusion-after", "Fusion after pruning") if run.fusion_after else None,
         _conditions(run),
         _use(),
     ]
@@ -156,9 +159,12 @@ def _times(run: RunReport, drawn: dict[str, Chart]) -> Section:
         )
         for name in dict.fromkeys([*old, *new])
     ]
-    line = "Each operator timed inside the target's runtime; the sum need not equal the latency of the whole."
+    lines = (
+        "Each operator timed inside the target's runtime; the sum need not equal the latency of the whole.",
+        "Before and after are matched by the names that operators have in the exported files.",
+    )
     table = Table("Times as a table", ("Layer", "Operator", "Before", "After"), rows, text_columns=2, folded=True)
-    return Section("times", "Time per layer", (line,), (drawn["times"],), (table,))
+    return Section("times", "Time per layer", lines, (drawn["times"],), (table,))
 
 
 def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
@@ -192,7 +198,17 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
     )
     table = Table("Epochs as a table", columns, rows, text_columns=2, folded=True)
     line = "Gates close while training goes on, and may come back; what stays closed is removed for good."
-    return Section("training", "Training", (line,), _present(drawn, "accuracy", "gates"), (table,))
+    tables = (table, _decisions(run)) if run.decisions else (table,)
+    return Section("training", "Training", (line,), _present(drawn, "accuracy", "gates"), tables)
+
+
+def _decisions(run: RunReport) -> Table:
+    rows = [
+        (str(d.step), f"{d.asked_speedup:.2f}x", f"{d.predicted_speedup:.2f}x", str(d.closed), str(d.reopened))
+        for d in run.decisions
+    ]
+    columns = ("Step", "Asked", "Predicted", "Closed", "Reopened")
+    return Table("Decisions of the attempt that was kept", columns, rows, folded=True)
 
 
 def _plan(plan: Plan) -> Section:
@@ -217,7 +233,7 @@ def _plan(plan: Plan) -> Section:
     return Section("plan", "Plan", (line,), tables=(table,))
 
 
-def _fusion(log: FusionLog) -> Section:
+def _fusion(log: FusionLog, anchor: str, title: str) -> Section:
     fired = Counter(each.rule for each in log.fired)
     tried = f" (inputs {', '.join(log.checked_inputs)})" if log.checked_inputs else ""
     line = (
@@ -243,7 +259,7 @@ def _fusion(log: FusionLog) -> Section:
             folded=True,
         ),
     )
-    return Section("fusion", "Fusion", (line,), tables=tuple(table for table in tables if table.rows))
+    return Section(anchor, title, (line,), tables=tuple(table for table in tables if table.rows))
 
 
 def _conditions(run: RunReport) -> Section:

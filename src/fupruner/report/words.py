@@ -13,14 +13,14 @@ Row = tuple[str, str, str, str]
 def count(number: float) -> str:
     """Write a count with three figures and a unit: 41.2 M, 272 k, 64."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= limit:
-            return f"{number / limit:.3g} {unit}" if abs(number) < 999.5 * limit else f"{number / limit:.0f} {unit}"
+        if abs(number) >= 0.9995 * limit:
+            return f"{number / limit:.3g} {unit}"
     return f"{number:.0f}"
 
 
 def milliseconds(value: float) -> str:
-    """Write a time with three significant figures: 0.412 ms, 12.3 ms."""
-    digits = next((d for limit, d in ((100, 0), (10, 1), (1, 2), (0.01, 3)) if abs(value) >= limit), 4)
+    """Write a time with three significant figures: 0.0412 ms, 12.3 ms."""
+    digits = next((d for limit, d in ((100, 0), (10, 1), (1, 2), (0.1, 3), (0.01, 4)) if abs(value) >= limit), 5)
     return f"{value:.{digits}f} ms"
 
 
@@ -56,6 +56,8 @@ def ranges(indices: Sequence[int]) -> str:
 
 def verdict(summary: Summary) -> str:
     """Say in one sentence what was asked and whether it was met."""
+    if original_kept(summary):
+        return "No faster network met the requirement; the original is kept."
     drop = summary.baseline.accuracy - summary.final.accuracy
     asked = f"at most {_points(summary.requirement.max_drop)} of accuracy may be lost"
     moved = f"{drop:.2f} points were lost" if drop > 0 else f"{-drop:.2f} points were gained"
@@ -67,6 +69,11 @@ def verdict(summary: Summary) -> str:
 
 def _points(number: float) -> str:
     return "1 point" if number == 1 else f"{number:g} points"
+
+
+def original_kept(summary: Summary) -> bool:
+    """Whether the run ended with the network that it began with."""
+    return summary.final == summary.baseline
 
 
 def before_after(summary: Summary) -> list[Row]:

@@ -40,7 +40,7 @@ def test_long_stages_report_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     with RichProgress(console) as report:
         report.stage("train", 10)
         report.advance(3, loss=0.25)
-    assert "train: 3/10 loss 0.25" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train: 3/10  loss 0.25" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_bars_on_a_terminal() -> None:

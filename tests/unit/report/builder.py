@@ -22,7 +22,7 @@ from fupruner.records import (
     Requirement,
     Summary,
 )
-from fupruner.report.data import Attempt, LayerTimes
+from fupruner.report.data import Attempt, Decision, LayerTimes
 
 NASTY = "stem.<script>alert(1)</script>"
 LONG = "backbone.features.stage_with_a_long_name.3.residual_branch.conv_project"
@@ -40,11 +40,15 @@ def build_run(folder: Path, layers: int = 20, epochs: int = 6, satisfied: bool =
     _write(folder / "result.json", summary(satisfied, epochs))
     _write(folder / "plan.json", plan(names))
     _write(folder / "fusion.json", fusion(names))
+    _write(folder / "fusion_after.json", fusion(names[:1]))
+    decisions = [Decision(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9, reopened=i) for i in range(3)]
+    _write_all(folder / "decisions.json", decisions)
     _write(folder / "layer_times.json", layer_times(names))
     write_options(Options(speedup=2.0, seed=7), folder / "options.toml")
     _write_all(folder / "history.json", [history(1, epochs), history(2, epochs), history(3, epochs)])
     _write_all(folder / "attempts.json", attempts(satisfied))
-    events = [{"time": f"2000-01-01T00:00:0{i}", "event": "test event", "number": i} for i in range(3)]
+    events = [{"time": "2000-01-01T00:00:00", "event": "started", "model": "TestNet"}]
+    events += [{"time": f"2000-01-01T00:00:0{i}", "event": "test event", "number": i} for i in range(3)]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     return folder
 
@@ -143,5 +147,5 @@ def _write(path: Path, record: BaseModel) -> None:
     path.write_text(record.model_dump_json())
 
 
-def _write_all(path: Path, records: list[History] | list[Attempt]) -> None:
+def _write_all(path: Path, records: list[History] | list[Attempt] | list[Decision]) -> None:
     path.write_bytes(TypeAdapter(list[BaseModel]).dump_json([*records], serialize_as_any=True))

@@ -20,7 +20,9 @@ def test_reads_every_file_of_a_finished_run(tmp_path: Path) -> None:
     assert [len(history.epochs) for history in run.history] == [4, 4, 4]
     assert len(run.layer_times.before) == 12
     assert [attempt.satisfied for attempt in run.attempts] == [True, True, False]
-    assert run.events[1].details() == "number 1"
+    assert run.events[2].details() == "number 1"
+    assert run.model == "TestNet"
+    assert run.decisions[2].reopened == 2
 
 
 def test_only_the_result_is_needed(tmp_path: Path) -> None:

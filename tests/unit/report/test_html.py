@@ -93,6 +93,14 @@ def test_every_move_refusal_and_option_is_there(page: Outline) -> None:
         assert text in page.text
 
 
+def test_original_kept_is_said_in_words(tmp_path: Path) -> None:
+    run = read_run(build_run(tmp_path / "run"))
+    same = run.summary.model_copy(update={"final": run.summary.baseline, "speedup": 1.0})
+    text = outline(render(run.model_copy(update={"summary": same}))).text
+    assert "No faster network found for cpu" in text
+    assert "the original is kept" in text
+
+
 def test_run_with_a_result_only_still_has_a_page(tmp_path: Path) -> None:
     folder = build_run(tmp_path / "run")
     for file in folder.iterdir():

@@ -16,7 +16,7 @@ from unit.report.builder import fusion, layer_names, summary
         (272_474, "272 k"),
         (41_190_000, "41.2 M"),
         (4.1e9, "4.1 G"),
-        (999_900, "1000 k"),
+        (999_900, "1 M"),
     ],
 )
 def test_count(number: float, text: str) -> None:
@@ -25,7 +25,14 @@ def test_count(number: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.00123, "0.0012 ms"), (0.4119, "0.412 ms"), (1, "1.00 ms"), (12.34, "12.3 ms"), (321.4, "321 ms")],
+    [
+        (0.00123, "0.00123 ms"),
+        (0.0736, "0.0736 ms"),
+        (0.41, "0.410 ms"),
+        (1, "1.00 ms"),
+        (12.34, "12.3 ms"),
+        (321, "321 ms"),
+    ],
 )
 def test_milliseconds(value: float, text: str) -> None:
     assert words.milliseconds(value) == text
