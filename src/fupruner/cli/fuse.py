@@ -54,6 +54,8 @@ def _show(log: FusionLog, out: Path | None) -> None:
     if log.refused:
         console.print(refused_table(log))
     tried = f" on inputs {', '.join(log.checked_inputs)}" if log.checked_inputs else ""
-    console.print(f"Largest error: {log.max_error:.1e} in float64, {log.max_error_float32:.1e} in float32{tried}.")
+    console.print(
+        f"Largest error: {log.max_error:.1e} in float64, {log.max_error_float32:.1e} in float32{tried}.", soft_wrap=True
+    )
     if out is not None:
         console.print(f"Written: {out}", markup=False, soft_wrap=True)

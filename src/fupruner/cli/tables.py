@@ -58,9 +58,8 @@ def latency_table(paths: Sequence[Path], comparison: Comparison) -> Table:
     rows = [
         (
             str(path),
-            words.milliseconds(measurement.latency_ms),
+            f"{words.milliseconds(measurement.latency_ms)} ({measurement.grade})",
             words.milliseconds(measurement.spread),
-            measurement.grade,
             f"{speedup:.3f}x",
             f"{spread:.3f}",
         )
@@ -71,4 +70,4 @@ def latency_table(paths: Sequence[Path], comparison: Comparison) -> Table:
     first = comparison.measurements[0]
     threads = words.plural(first.threads, "thread")
     title = f"Target {first.target}, {threads}, {first.source}, {first.runs} runs each, interleaved"
-    return table(title, ("file", "latency", "spread", "grade", "speed-up", "its spread"), rows)
+    return table(title, ("file", "latency", "spread", "speed-up", "spread"), rows)
