@@ -21,10 +21,10 @@ _HOME = {
     "InputError": "fupruner.errors",
     "Measurement": "fupruner.records",
     "ExportResult": "fupruner.targets.base",
-    **{
-        name: "fupruner.pipeline"
-        for name in ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune")
-    },
+    **dict.fromkeys(
+        ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune"),
+        "fupruner.pipeline",
+    ),
 }
 
 __all__ = [

@@ -192,7 +192,12 @@ def _speedup(setting: Setting, module: fx.GraphModule) -> float:
 
 
 def _ship(
-    setting: Setting, slimmed: fx.GraphModule, plan: Plan, history: History, decisions: tuple[Decision, ...], number: int
+    setting: Setting,
+    slimmed: fx.GraphModule,
+    plan: Plan,
+    history: History,
+    decisions: tuple[Decision, ...],
+    number: int,
 ) -> Outcome:
     """Fuse again what pruning freed, export, measure and judge the shipped file."""
     target, inputs = setting.target, setting.example_inputs
@@ -206,4 +211,6 @@ def _ship(
         accuracy=setting.task.score(lambda x: target.predict(file, x)), latency_ms=comparison.measurements[1].latency_ms,
         latency_grade=comparison.measurements[1].grade, macs=size.macs, params=size.params,
     )  # fmt: skip
-    return Outcome(fused, file, plan, fusion, history, decisions, figures, comparison.speedups[1], comparison.spreads[1])
+    return Outcome(
+        fused, file, plan, fusion, history, decisions, figures, comparison.speedups[1], comparison.spreads[1]
+    )

@@ -1,6 +1,6 @@
 """FuPruner in one page: the stages in the order in which they run.
 
-    trace -> fuse -> gate, plan, prune while training -> slim -> recover -> fuse again -> export, verify, measure -> report
+trace -> fuse -> gate, plan, prune while training -> slim -> recover -> fuse again -> export, verify, measure -> report
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ class RunResult:
 
 
 def fuse(
-    model: nn.Module, example_inputs: Example, level: str = "aggressive", *, target: str = "cpu", only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+    model: nn.Module,
+    example_inputs: Example,
+    level: str = "aggressive",
+    *,
+    target: str = "cpu",
+    only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> FuseResult:
     """Rewrite a network into an equivalent one whose non-parametric operators have become filters.
 
@@ -92,7 +98,12 @@ def fuse(
 
 
 def prune(
-    model: nn.Module, example_inputs: Example, *, ratio: float | None = None, speedup: float | None = None, target: str = "cpu"
+    model: nn.Module,
+    example_inputs: Example,
+    *,
+    ratio: float | None = None,
+    speedup: float | None = None,
+    target: str = "cpu",
 ) -> PruneResult:
     """Prune once, without data and without training, by the norms of filters.
 
@@ -135,7 +146,9 @@ def export(module: nn.Module, example_inputs: Example, path: str | Path, target:
     return get_target(target).export(module, inputs, path)
 
 
-def measure(path_or_module: str | Path | nn.Module, example_inputs: Example, target: str = "cpu", *, threads: int = 1) -> Measurement:
+def measure(
+    path_or_module: str | Path | nn.Module, example_inputs: Example, target: str = "cpu", *, threads: int = 1
+) -> Measurement:
     """Time a network, or a file that was exported before, at batch 1 in the target's runtime."""
     inputs, device = example_tuple(example_inputs), get_target(target)
     if not isinstance(path_or_module, nn.Module):
@@ -215,7 +228,13 @@ def _baseline(setting: Setting) -> Figures:
     latency = target.compare([file], setting.example_inputs, threads=setting.options.threads).measurements[0]
     size = cost.figures(setting.graph)
     accuracy = setting.task.score(lambda x: target.predict(file, x))
-    return Figures(accuracy=accuracy, latency_ms=latency.latency_ms, latency_grade=latency.grade, macs=size.macs, params=size.params)
+    return Figures(
+        accuracy=accuracy,
+        latency_ms=latency.latency_ms,
+        latency_grade=latency.grade,
+        macs=size.macs,
+        params=size.params,
+    )
 
 
 def _search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome | None, bool]:
@@ -285,7 +304,9 @@ def _finish(
     for leftover in run.path.glob("attempt-*.onnx"):
         leftover.unlink()
     _save_pt2(module, inputs, run.file("model.pt2"))
-    times = {name: target.layer_times(file, inputs) for name, file in (("before", setting.baseline_file), ("after", shipped))}
+    times = {
+        name: target.layer_times(file, inputs) for name, file in (("before", setting.baseline_file), ("after", shipped))
+    }
     run.write("layer_times.json", times)
     requirement = Requirement(max_drop=setting.options.max_drop, satisfied=satisfied)
     summary = Summary(
@@ -314,4 +335,16 @@ def hardware() -> str:
     return f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
-__all__ = ["FuseResult", "Options", "PruneResult", "RunResult", "Target", "export", "fuse", "load", "measure", "optimize", "prune"]
+__all__ = [
+    "FuseResult",
+    "Options",
+    "PruneResult",
+    "RunResult",
+    "Target",
+    "export",
+    "fuse",
+    "load",
+    "measure",
+    "optimize",
+    "prune",
+]

@@ -49,7 +49,11 @@ class RunFolder:
 
     def event(self, event: str, **details: Any) -> None:
         """Append one line to ``events.jsonl``."""
-        line = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"), "event": event, **_plain(details)}
+        line = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            **_plain(details),
+        }
         with self.file("events.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 

@@ -169,10 +169,9 @@ def clean(graph_module: fx.GraphModule) -> None:
 def _delete_unused(graph_module: fx.GraphModule) -> None:
     used = {str(node.target) for node in graph_module.graph.nodes if node.op in ("call_module", "get_attr")}
     prefixes = {name.rpartition(".")[0] for name in used} | {""}
-    for name in list(prefixes):
-        while name:
-            name = name.rpartition(".")[0]
-            prefixes.add(name)
+    for prefix in list(prefixes):
+        parts = prefix.split(".")
+        prefixes.update(".".join(parts[:i]) for i in range(len(parts)))
     owners = tuple(f"{name}." for name, module in graph_module.named_modules() if name in used and _has_parts(module))
     for name, module in list(graph_module.named_modules()):
         if name in used or name.startswith(owners):

@@ -43,7 +43,11 @@ def find_branches(graph_module: fx.GraphModule) -> list[Branch]:
             continue
         owned = {operand: private_nodes(operand, node) for operand in node.args[:2]}
         operand = max(owned, key=lambda o: sum(macs.get(n, 0) for n in owned[o]))
-        layers = [n for n in graph_module.graph.nodes if n in owned[operand] and isinstance(edit.module_of(graph_module, n), WEIGHTED)]
+        layers = [
+            n
+            for n in graph_module.graph.nodes
+            if n in owned[operand] and isinstance(edit.module_of(graph_module, n), WEIGHTED)
+        ]
         if not layers:
             continue
         other = node.args[1] if operand is node.args[0] else node.args[0]

@@ -141,14 +141,16 @@ def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
     return GatedNetwork(copied, groups, gates, branches, layers, is_open)
 
 
-def _gate_points(graph_module: fx.GraphModule, groups: ChannelGroups, prunable: NDArray[np.bool_]) -> list[tuple[fx.Node, Labels, int]]:
+def _gate_points(
+    graph_module: fx.GraphModule, groups: ChannelGroups, prunable: NDArray[np.bool_]
+) -> list[tuple[fx.Node, Labels, int]]:
     points: dict[fx.Node, tuple[fx.Node, Labels, int]] = {}
     for node in groups.labelling.labels:
         units, axis = _units_of(graph_module, groups, node)
         if units is None or not prunable[units].any() or keeps_zero(graph_module, groups, node):
             continue
-        node = _as_late_as_possible(graph_module, groups, node, units)
-        points[node] = (node, units, axis)
+        place = _as_late_as_possible(graph_module, groups, node, units)
+        points[place] = (place, units, axis)
     return list(points.values())
 
 
@@ -157,7 +159,13 @@ def _units_of(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Node
     labels = groups.labelling.labels[node]
     module = edit.module_of(graph_module, node)
     long = [d for d, n in enumerate(labels.shape) if n > 1]
-    axis = channel_axis(module, labels.ndim) if module is not None else long[0] if len(long) == 1 else min(1, labels.ndim - 1)
+    axis = (
+        channel_axis(module, labels.ndim)
+        if module is not None
+        else long[0]
+        if len(long) == 1
+        else min(1, labels.ndim - 1)
+    )
     return (groups.labelling.unit_of[labels.ravel()], axis) if varies_only_along(labels, axis) else (None, axis)
 
 
@@ -166,7 +174,9 @@ def _as_late_as_possible(graph_module: fx.GraphModule, groups: ChannelGroups, no
     while len(node.users) == 1:
         user = next(iter(node.users))
         module = edit.module_of(graph_module, user)
-        channelwise = isinstance(module, (*PER_CHANNEL, *NORMS, *INSTANCE_NORMS, nn.PReLU)) or kind_of(graph_module, user) in ("add", "mul", "relu")
+        channelwise = isinstance(module, (*PER_CHANNEL, *NORMS, *INSTANCE_NORMS, nn.PReLU)) or kind_of(
+            graph_module, user
+        ) in ("add", "mul", "relu")
         if not channelwise or user not in groups.labelling.labels:
             break
         behind, _ = _units_of(graph_module, groups, user)
@@ -195,7 +205,11 @@ def keeps_zero(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Nod
     if name in ("add", "sub", "maximum", "minimum"):
         numbers = [a for a in node.args if isinstance(a, int | float)]
         return not numbers and len(labelled) == len(tensors) and all(n.op != "get_attr" for n in tensors)
-    return name in _ZERO_STAYS or name in STRUCTURE or name.startswith(("max_pool", "avg_pool", "adaptive", "upsample", "getitem"))
+    return (
+        name in _ZERO_STAYS
+        or name in STRUCTURE
+        or name.startswith(("max_pool", "avg_pool", "adaptive", "upsample", "getitem"))
+    )
 
 
 def _insert(graph_module: fx.GraphModule, node: fx.Node, units: Labels, axis: int) -> tuple[Gate, Labels]:
@@ -209,9 +223,15 @@ def _insert(graph_module: fx.GraphModule, node: fx.Node, units: Labels, axis: in
 
 def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
     """Gate the operand as the Add reads it now: a channel gate may have been put behind it."""
-    operand = next(n for n in branch.add.all_input_nodes if n is branch.operand or branch.operand in n.all_input_nodes and _is_gate(graph_module, n))
+    operand = next(
+        n
+        for n in branch.add.all_input_nodes
+        if n is branch.operand or (branch.operand in n.all_input_nodes and _is_gate(graph_module, n))
+    )
     gate = Gate(1, 1, len(shape_of(branch.operand)))
-    gate_node = edit.add_call(graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand)
+    gate_node = edit.add_call(
+        graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand
+    )
     branch.add.replace_input_with(operand, gate_node)
     return gate
 

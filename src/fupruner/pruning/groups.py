@@ -37,7 +37,13 @@ class Group:
 
     def record(self) -> GroupRecord:
         """The JSON-ready form."""
-        return GroupRecord(name=self.name, channels=len(self.units), producers=self.producers, consumers=self.consumers, frozen=self.frozen)
+        return GroupRecord(
+            name=self.name,
+            channels=len(self.units),
+            producers=self.producers,
+            consumers=self.consumers,
+            frozen=self.frozen,
+        )
 
 
 @dataclass

@@ -123,7 +123,9 @@ def branch_losses(network: GatedNetwork, task: Task, images: int, *, limit: int 
         differences = {}
         for branch, _ in network.branches:
             rest = before - {branch.name}
-            differences[branch.name] = max(0.0, mean_loss(rest | {branch.name}) - mean_loss(rest)) if network.branches else 0.0
+            differences[branch.name] = (
+                max(0.0, mean_loss(rest | {branch.name}) - mean_loss(rest)) if network.branches else 0.0
+            )
         return differences
     finally:
         network.set(network.is_open, before)

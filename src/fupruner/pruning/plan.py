@@ -105,7 +105,9 @@ class Planner:
 
     def _best(self, importance: Importance, is_open: Open, closed: frozenset[str], needed: float) -> _Candidate | None:
         """The move with the least loss per saved time; a move that alone meets the budget counts only what is needed."""
-        moves = self._channel_candidates(importance, is_open, closed) + self._branch_candidates(importance, is_open, closed)
+        moves = self._channel_candidates(importance, is_open, closed) + self._branch_candidates(
+            importance, is_open, closed
+        )
         candidates = self._priced(moves, is_open, closed)
         useful = [c for c in candidates if c.saved_ms > 1e-9]
         if not useful:
@@ -123,15 +125,23 @@ class Planner:
                 shut = order[: len(alive) - width]
                 after = is_open.copy()
                 after[shut] = False
-                found.append((self._channel_move(group, shut, importance, 0.0), after, closed, self.touched[group.name]))
+                found.append(
+                    (self._channel_move(group, shut, importance, 0.0), after, closed, self.touched[group.name])
+                )
         return found
 
     def _branch_candidates(self, importance: Importance, is_open: Open, closed: frozenset[str]) -> list[_Raw]:
         everything = list(range(len(self.pricer.layers)))
         return [
-            (Move(kind="branch", where=name, closed=(0,), loss=importance.branches[name], saved_ms=0.0), is_open, closed | {name}, everything)
+            (
+                Move(kind="branch", where=name, closed=(0,), loss=importance.branches[name], saved_ms=0.0),
+                is_open,
+                closed | {name},
+                everything,
+            )
             for name in self.pricer.branches
-            if name not in closed and not any(self.pricer.branches[name].add in self.pricer.branches[c].nodes for c in closed)
+            if name not in closed
+            and not any(self.pricer.branches[name].add in self.pricer.branches[c].nodes for c in closed)
         ]
 
     def _priced(self, moves: list[_Raw], is_open: Open, closed: frozenset[str]) -> list[_Candidate]:
@@ -166,7 +176,9 @@ class Planner:
         loss = float(importance.units[shut].sum())
         return Move(kind="channels", where=group.name, closed=tuple(shut.tolist()), loss=loss, saved_ms=saved_ms)
 
-    def _gate_plan(self, importance: Importance, budget: str, moves: list[Move], is_open: Open, closed: frozenset[str]) -> GatePlan:
+    def _gate_plan(
+        self, importance: Importance, budget: str, moves: list[Move], is_open: Open, closed: frozenset[str]
+    ) -> GatePlan:
         record = Plan(
             target=self.target, importance=importance.criterion, budget=budget, moves=tuple(moves), baseline_ms=self.baseline_ms,
             predicted_ms=self.pricer.total(is_open, closed), grade=self.pricer.cost_model.grade,

@@ -62,7 +62,11 @@ class Pricer:
     def _source(self, node: fx.Node) -> fx.Node:
         """The tensor that a node reads, looking through the gates."""
         source = node.all_input_nodes[0]
-        while source not in self.network.groups.labelling.labels and source.all_input_nodes and source.name.startswith("gates"):
+        while (
+            source not in self.network.groups.labelling.labels
+            and source.all_input_nodes
+            and source.name.startswith("gates")
+        ):
             source = source.all_input_nodes[0]
         return source
 
@@ -75,7 +79,9 @@ class Pricer:
         axis = channel_axis(module, labels.ndim) if module is not None else (long[0] if len(long) == 1 else 1)
         return (labelling.units_along(node, axis), axis) if labels.shape[axis] > 1 else (None, axis)
 
-    def shapes(self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None) -> list[LayerShape | None]:
+    def shapes(
+        self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None
+    ) -> list[LayerShape | None]:
         """Layer shapes after cutting; None where a layer is gone.
 
         Args:
@@ -84,7 +90,10 @@ class Pricer:
             which: indices of layers; all when None.
         """
         dead, adds = self._dead(closed)
-        return [self._shape(self.layers[i], is_open, dead, adds) for i in (range(len(self.layers)) if which is None else which)]
+        return [
+            self._shape(self.layers[i], is_open, dead, adds)
+            for i in (range(len(self.layers)) if which is None else which)
+        ]
 
     def _dead(self, closed: frozenset[str]) -> tuple[set[fx.Node], set[fx.Node]]:
         dead: set[fx.Node] = set()

@@ -119,7 +119,9 @@ class _Cut:
             axis = channel_axis(module, len(shape_of(node)))
             inputs, outputs = self.kept(source, axis), self.kept(node, axis)
             if any(mask is not None and not mask.any() for mask in (inputs, outputs)):
-                raise FuPrunerError(f"{node.target} would lose all of its channels.", hint="Close its branch, or keep one channel.")
+                raise FuPrunerError(
+                    f"{node.target} would lose all of its channels.", hint="Close its branch, or keep one channel."
+                )
             if inputs is not None or outputs is not None:
                 edit.replace_module(self.graph_module, node, cut_weighted(module, _index(inputs), _index(outputs)))
         elif isinstance(module, (*NORMS, *INSTANCE_NORMS, nn.PReLU)):
@@ -133,7 +135,9 @@ class _Cut:
             kept = self.kept(node, axis)
             if kept is not None:
                 cut = value.detach().index_select(axis, _index(kept))
-                edit.set_tensor(self.graph_module, str(node.target), nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
+                edit.set_tensor(
+                    self.graph_module, str(node.target), nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut
+                )
 
     def sizes(self, node: fx.Node, position: int) -> None:
         """Rewrite a list of sizes (reshape, expand) to the surviving lengths."""
@@ -162,7 +166,9 @@ class _Cut:
         mask = self.kept(source, axis)
         if mask is None:
             return
-        start, stop, step = slice(argument(node, 2, "start", 0), argument(node, 3, "end", None), argument(node, 4, "step", 1)).indices(len(mask))
+        start, stop, step = slice(
+            argument(node, 2, "start", 0), argument(node, 3, "end", None), argument(node, 4, "step", 1)
+        ).indices(len(mask))
         first = int(mask[:start].sum())
         node.args = (source, axis, first, first + int(mask[start:stop].sum()), step)
 
@@ -174,7 +180,10 @@ class _Cut:
             axis = len(shape_of(source)) - 1 - i // 2
             mask = self.kept(node, axis)
             if mask is not None and (pads[i] or pads[i + 1]):
-                pads[i], pads[i + 1] = int(mask[: pads[i]].sum()), int(mask[len(mask) - pads[i + 1] :].sum()) if pads[i + 1] else 0
+                pads[i], pads[i + 1] = (
+                    int(mask[: pads[i]].sum()),
+                    int(mask[len(mask) - pads[i + 1] :].sum()) if pads[i + 1] else 0,
+                )
         _set_argument(node, 1, pads)
 
 
@@ -211,7 +220,11 @@ def cut_weighted(layer: Any, inputs: Tensor | None, outputs: Tensor | None) -> n
         weight = weight if inputs is None else weight.index_select(in_axis, inputs)
         weight = weight if outputs is None else weight.index_select(out_axis, outputs)
     changed = copy.copy(layer)
-    bias = layer.bias if layer.bias is None or outputs is None else nn.Parameter(layer.bias.detach().index_select(0, outputs))
+    bias = (
+        layer.bias
+        if layer.bias is None or outputs is None
+        else nn.Parameter(layer.bias.detach().index_select(0, outputs))
+    )
     changed._parameters = {"weight": nn.Parameter(weight.contiguous()), "bias": bias}
     changed._buffers, changed._modules = dict(layer._buffers), {}
     if isinstance(layer, nn.Linear):
