@@ -194,7 +194,8 @@ class _Converter:
     def _layer_name(self, node: fx.Node, layer: Layer) -> str:
         """Reuse the module when the same parameters are used in the same way, so that sharing stays visible."""
         owner = layer.owner
-        shared = (owner.name, repr(layer.module)) if owner is not None and owner.name else None
+        tensors = [*layer.module.parameters(recurse=False), *layer.module.buffers(recurse=False)]
+        shared = (owner.name, repr(layer.module), *(t.data_ptr() for t in tensors)) if owner is not None and owner.name else None
         if shared is not None and shared in self.layers:
             return self.layers[shared]
         base = owner.name.rpartition(".")[0] if owner is not None and owner.name else ""
