@@ -17,7 +17,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## train a small network on handwritten digits, then optimize it (under five minutes)
-	@$(BIN)/python examples/digits_demo.py
+	@OMP_NUM_THREADS=1 $(BIN)/python examples/digits_demo.py # so small a network that threads would only wait
 
 test: lint types $(ZOO) ## everything that has to hold: format, lint, types, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
