@@ -27,8 +27,8 @@ from fupruner.training.meter import EpochResult, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
 
-PRUNING_SHARE = 0.4
-"""Share of the steps in which gates open and close; the rest belongs to recovery."""
+PRUNING_SHARE = 0.15
+"""Share of the steps in which gates open and close; the rest belongs to recovery, which short schedules need most."""
 DECISIONS = 5
 TOLERANCE = 0.97
 """A slimmed network whose measured speed-up is below this share of the asked one is planned again, once."""

@@ -29,6 +29,9 @@ class Options(BaseModel):
     batch_size: int = Field(128, ge=1, description="Images per training step.")
     learning_rate: float = Field(0.05, gt=0, description="Peak learning rate of the cosine schedule.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
+    augment: Literal["auto", "none", "light", "standard", "shift"] = Field(
+        "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
+    )
     distill: bool = Field(True, description="Learn from the original network's logits.")
     calibration_images: int = Field(1024, ge=1, description="Training images that scores and norms are taken from.")
     attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def example_inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     """One input of the given shape (without the batch), the same every time."""
     return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
+
+
+def outputs_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """How many classes a network tells apart: the last axis of its output.
+
+    Raises:
+        InputError: the network does not run on such inputs, or its output is not one row per image.
+    """
+    try:
+        with torch.no_grad():
+            outputs = copy.deepcopy(module).eval()(*inputs)
+    except (RuntimeError, ValueError, TypeError) as error:
+        shape = "x".join(map(str, inputs[0].shape[1:]))
+        raise InputError(f"The network does not run on images of {shape}: {str(error).splitlines()[0]}") from None
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise InputError(
+            "The network's output is not one row of class scores per image.",
+            hint="Use fupruner.optimize() with a task of your own.",
+        )
+    return int(outputs.shape[1])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import typer
 
 import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder
+from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
 from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import summary_table
@@ -78,14 +78,16 @@ def _run(
     """Load what the names stand for, cheapest first, and optimize."""
     from fupruner.models.resolve import load_model
     from fupruner.targets.registry import get_target
-    from fupruner.training.data import load_data
-    from fupruner.training.task import Classification
+    from fupruner.training.data import check_labels, load_data
+    from fupruner.training.task import Classification, suitable_augmentation
 
     get_target(options.target)
     loaded = load_model(model, weights)
     images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
-    task = Classification(images, batch_size=options.batch_size, seed=options.seed)
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
+    check_labels(images, outputs_of(loaded.module, inputs))
+    augment = suitable_augmentation(images, options.epochs) if options.augment == "auto" else options.augment
+    task = Classification(images, batch_size=options.batch_size, augment=augment, seed=options.seed)
     with RichProgress(messages()) as progress:
         for note in images.notes:
             progress.note(note)

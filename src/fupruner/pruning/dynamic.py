@@ -6,11 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
+
+
+HYSTERESIS = 0.5
+"""A closed gate is scored at this share of what it would be worth, so that it comes back only where that clearly pays;
+otherwise noise in the scores would open and close gates at every decision."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,15 @@ class DynamicPruning:
     schedule: BudgetSchedule
     decisions: list[Decision] = field(default_factory=list)
     plan: GatePlan | None = None
+    importance: Importance | None = None
 
     def decide(self, step: int) -> Decision:
         """Take scores, plan for the speed-up that the schedule asks for now, and set the gates."""
         asked = self.schedule.speedup_at(step)
-        plan = self.planner.for_speedup(self.score(self.network), asked)
         was_open, was_closed = self.network.is_open, self.network.closed_branches
-        self.network.set(plan.is_open, plan.closed_branches)
+        self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
+        plan = self.planner.for_speedup(_prefer_closed(self.importance, was_open, was_closed), asked)
+        self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(step))
         decision = Decision(
             step=step,
             asked_speedup=asked,
@@ -68,3 +76,19 @@ class DynamicPruning:
         self.plan = plan
         self.decisions.append(decision)
         return decision
+
+
+def _average(before: Importance | None, now: Importance, count: int) -> Importance:
+    """Mean of the scores of all decisions so far: one snapshot of a network in motion is noisy."""
+    if before is None:
+        return now
+    units = (count * before.units + now.units) / (count + 1)
+    branches = {name: (count * before.branches[name] + score) / (count + 1) for name, score in now.branches.items()}
+    return Importance(now.criterion, units, branches)
+
+
+def _prefer_closed(importance: Importance, is_open: NDArray[np.bool_], closed: frozenset[str]) -> Importance:
+    """Scores with those of closed gates lowered."""
+    units = np.where(is_open, importance.units, HYSTERESIS * importance.units)
+    branches = {name: HYSTERESIS * score if name in closed else score for name, score in importance.branches.items()}
+    return Importance(importance.criterion, units, branches)

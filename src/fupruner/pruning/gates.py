@@ -1,15 +1,15 @@
 """Gates: what can be removed is multiplied by 1 or 0, so that closing it can be tried, scored and taken back.
 
 A closed unit is zero wherever a layer reads it: behind each layer that makes channels, each norm, and every operator that
-would turn a zero into something else stands a gate. That is what makes slimming exact. A gate stands as late as possible,
-behind activations and Adds, because an activation lets no gradient through at a zero that comes in.
+would turn a zero into something else stands a gate. That is what makes slimming exact. While training goes on, gates close
+softly: a closing gate multiplies by less and less, so that the network gets used to it, and what lies behind it keeps
+receiving gradients and can come back. A gate stands as late as possible, behind activations and Adds: fewer gates, and
+activations see what they would see without.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,20 +29,8 @@ _ZERO_STAYS = {"relu", "tanh", "silu", "gelu", "hardswish", "leaky_relu", "elu",
                "sign", "round", "floor", "dropout", "to", "_to_copy", "celu", "selu", "hardtanh"}  # fmt: skip
 
 
-class _CloseStraightThrough(torch.autograd.Function):
-    """Zero closed channels going forward; let their gradients through going back, so that closed filters keep learning."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, closed: Tensor) -> Tensor:
-        return x.masked_fill(closed, 0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
 class Gate(nn.Module):
-    """Opens or closes the channels of a tensor along one axis.
+    """Multiplies the channels of a tensor along one axis by 1 (open), by 0 (closed) or by something between (closing).
 
     Args:
         channels: length of the axis; 1 gates the whole tensor.
@@ -50,20 +38,21 @@ class Gate(nn.Module):
         dims: axes of the tensor.
     """
 
-    closed: Tensor
+    value: Tensor
 
     def __init__(self, channels: int, axis: int, dims: int) -> None:
         super().__init__()
         self.shape = [channels if d == axis else 1 for d in range(dims)]
         self.axis, self.channels = axis, channels
-        self.register_buffer("closed", torch.zeros(self.shape, dtype=torch.bool), persistent=False)
-        self.any_closed = False
+        self.register_buffer("value", torch.ones(self.shape), persistent=False)
+        self.all_open = True
         self.scored: Tensor | None = None
 
-    def set(self, closed: NDArray[np.bool_]) -> None:
-        """Close the channels that are True, open the others."""
-        self.closed.copy_(torch.from_numpy(np.ascontiguousarray(closed)).view(self.shape))
-        self.any_closed = bool(closed.any())
+    def set(self, closed: NDArray[np.bool_], softness: float = 0.0) -> None:
+        """Multiply the channels that are True by ``softness``, and open the others."""
+        value = np.where(closed, softness, 1.0)
+        self.value.copy_(torch.from_numpy(value).view(self.shape))
+        self.all_open = not closed.any()
 
     def start_scoring(self) -> None:
         """From the next forward pass on, keep a gate variable per sample and channel, so that its gradient can be read."""
@@ -80,12 +69,11 @@ class Gate(nn.Module):
         return self.scored.grad.flatten(1).float()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zero what is closed."""
+        """Scale the channels."""
         if self.scored is not None:
-            value = (~self.closed).to(x.dtype).expand(x.shape[0], *self.shape[1:]).clone()
-            self.scored = value.requires_grad_(True)
+            self.scored = self.value.to(x.dtype).expand(x.shape[0], *self.shape[1:]).clone().requires_grad_(True)
             return x * self.scored
-        return _CloseStraightThrough.apply(x, self.closed) if self.any_closed else x  # type: ignore[no-untyped-call,no-any-return]
+        return x if self.all_open else x * self.value.to(x.dtype)
 
 
 @dataclass
@@ -110,18 +98,19 @@ class GatedNetwork:
     is_open: NDArray[np.bool_]
     closed_branches: frozenset[str] = frozenset()
 
-    def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str]) -> None:
+    def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str], softness: float = 0.0) -> None:
         """Open and close gates.
 
         Args:
             is_open: (units,) True keeps a unit.
             closed_branches: names of the branches to switch off.
+            softness: what closed gates multiply by; 0 once and for all, more while they are only closing.
         """
         self.is_open, self.closed_branches = is_open.copy(), closed_branches
         for gate, units in self.gates:
-            gate.set(~is_open[units])
+            gate.set(~is_open[units], softness)
         for branch, gate in self.branches:
-            gate.set(np.array([branch.name in closed_branches]))
+            gate.set(np.array([branch.name in closed_branches]), softness)
 
 
 def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:

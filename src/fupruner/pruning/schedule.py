@@ -31,6 +31,13 @@ class BudgetSchedule:
         gap = (self.deadline - self.first) / (self.decisions - 1)
         return sorted({round(self.first + i * gap) for i in range(self.decisions)})
 
+    def softness_at(self, step: int) -> float:
+        """What closed gates multiply by: falls in a straight line over the decisions, to 0 from the deadline on."""
+        if step >= self.deadline:
+            return 0.0
+        steps = self.steps()
+        return 1 - sum(1 for s in steps if s <= step) / len(steps)
+
     def speedup_at(self, step: int) -> float:
         """Speed-up asked for at a step: 1 before the first decision, the full one from the deadline on."""
         if step >= self.deadline:

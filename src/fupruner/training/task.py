@@ -14,6 +14,9 @@ from fupruner.errors import InputError
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
 from fupruner.training.data import Batch, ImageData, calibration
 
+SHORT = 10
+"""Fewer epochs than this leave no time to profit from strong augmentation."""
+
 Predict = Callable[[Tensor], Tensor]
 """Anything from normalised inputs (N, ...) to outputs: a module, or a file that a runtime executes."""
 
@@ -131,6 +134,11 @@ class Classification:
         """Top-1 accuracy of a module on the validation split in percent."""
         with evaluating(model) as predict:
             return self.score(predict)
+
+
+def suitable_augmentation(data: ImageData, epochs: int) -> AugmentName:
+    """What suits the images, without shifts in a short schedule."""
+    return "light" if data.augment == "standard" and epochs < SHORT else data.augment
 
 
 @contextmanager
