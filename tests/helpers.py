@@ -67,7 +67,9 @@ def fused(
     x = x.double() if x.is_floating_point() else x
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result, log = fuse_graph(trace(model, x), (x,), level, **options)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), "the model given was changed"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), (
+        "the model given was changed"
+    )
     for tried in (x, torch.cat([x, x.flip(0), x]), *others):
         assert_same_function(model, result, tried)
     return result, log
@@ -75,7 +77,9 @@ def fused(
 
 def kinds(graph_module: fx.GraphModule) -> Counter[str]:
     """Layers and operators by type."""
-    return Counter(kind_of(graph_module, node) for node in graph_module.graph.nodes if node.op in ("call_module", "call_function"))
+    return Counter(
+        kind_of(graph_module, node) for node in graph_module.graph.nodes if node.op in ("call_module", "call_function")
+    )
 
 
 def fired(log: FusionLog) -> Counter[str]:

@@ -121,7 +121,9 @@ def middle_groups(conv: Any, carried: int) -> tuple[int, int]:
     return carried, 1
 
 
-def carry(context: Context, chain: Chain, channels: Tensor, columns: Tensor, shift: Tensor, *, low: float, high: float) -> None:
+def carry(
+    context: Context, chain: Chain, channels: Tensor, columns: Tensor, shift: Tensor, *, low: float, high: float
+) -> None:
     """Widen a chain in place of its modules so that it carries channels of its source to its end.
 
     Args:
@@ -143,11 +145,15 @@ def carry(context: Context, chain: Chain, channels: Tensor, columns: Tensor, shi
             width = middle_groups(context.module(chain.convs[1]), count)[0] if last > 1 else count
             widened = with_dirac_rows(conv, channels, width)
         elif i == last:
-            widened = with_columns(conv, torch.cat([columns, columns.new_zeros(len(columns), width - count)], dim=1), shift)
+            widened = with_columns(
+                conv, torch.cat([columns, columns.new_zeros(len(columns), width - count)], dim=1), shift
+            )
         else:
             following = middle_groups(context.module(chain.convs[i + 1]), width)[0] if i + 1 < last else width
             if following != width:
-                raise ValueError(f"{chain.convs[i + 1].name} would need {following} instead of {width} carried channels")
+                raise ValueError(
+                    f"{chain.convs[i + 1].name} would need {following} instead of {width} carried channels"
+                )
             widened = with_dirac_block(conv, width)
         edit.replace_module(context.graph_module, node, widened)
 
@@ -177,7 +183,10 @@ def _passing(module: Any, clip: tuple[float, float] | None, inputs: int, carried
         bounds = module.low.double(), module.high.double()
     else:
         assert clip is not None  # noqa: S101 - every other member of _ACTIVATIONS clips
-        bounds = torch.full((inputs,), clip[0], dtype=torch.float64), torch.full((inputs,), clip[1], dtype=torch.float64)
+        bounds = (
+            torch.full((inputs,), clip[0], dtype=torch.float64),
+            torch.full((inputs,), clip[1], dtype=torch.float64),
+        )
     free = torch.full((carried,), math.inf, dtype=torch.float64)
     return ChannelClip(torch.cat([bounds[0], -free]), torch.cat([bounds[1], free]))
 
@@ -233,4 +242,6 @@ def with_dirac_block(conv: Any, carried: int) -> Any:
 def _resized(conv: Any, weight: Tensor, bias: Tensor, *, groups: int = 1) -> Any:
     padding = padding_of(conv)
     assert padding is not None  # noqa: S101 - centred
-    return make_conv(weight, bias, stride=tuple(conv.stride), padding=padding, dilation=tuple(conv.dilation), groups=groups)
+    return make_conv(
+        weight, bias, stride=tuple(conv.stride), padding=padding, dilation=tuple(conv.dilation), groups=groups
+    )

@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from fupruner.errors import TraceError
 
-_VIEWS = {
+VIEWS = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "permute", "t", "slice", "select", "narrow", "chunk", "split",
     "split_with_sizes", "tensor_split", "unsqueeze", "squeeze", "expand", "expand_as", "alias", "detach", "unbind", "movedim", "contiguous",
     "view_as", "reshape_as", "diagonal", "unfold", "to", "getitem", "swapaxes",
@@ -87,11 +87,11 @@ def has_aliased_mutation(graph: fx.Graph) -> bool:
         if not isinstance(written, fx.Node):
             continue
         if written.op == "placeholder" or (
-            written.op == "call_function" and op_name(written) in _VIEWS and _is_live_view(written, node, order)
+            written.op == "call_function" and op_name(written) in VIEWS and _is_live_view(written, node, order)
         ):
             return True
         for user in written.users:
-            is_view = user.op == "call_function" and op_name(user) in _VIEWS and order[user] < order[node]
+            is_view = user.op == "call_function" and op_name(user) in VIEWS and order[user] < order[node]
             if is_view and any(order[later] > order[node] for later in user.users):
                 return True
     return False
@@ -100,11 +100,11 @@ def has_aliased_mutation(graph: fx.Graph) -> bool:
 def _is_live_view(view: fx.Node, write: fx.Node, order: dict[fx.Node, int]) -> bool:
     """Whether the tensor behind a view, or another view of it, is read after the write."""
     source = view
-    while source.op == "call_function" and op_name(source) in _VIEWS and isinstance(source.args[0], fx.Node):
+    while source.op == "call_function" and op_name(source) in VIEWS and isinstance(source.args[0], fx.Node):
         source = source.args[0]
         if any(order[user] > order[write] for user in source.users):
             return True
-        if any(op_name(user) in _VIEWS and user is not view and any(order[u] > order[write] for u in user.users)
+        if any(op_name(user) in VIEWS and user is not view and any(order[u] > order[write] for u in user.users)
                for user in source.users if user.op == "call_function"):  # fmt: skip
             return True
     return source.op == "placeholder"

@@ -84,7 +84,7 @@ def _merge(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module, posit
         ):
             add = True
         elif type(kind) in _MERGED_ACTIVATIONS and not activation:
-            activation = _MERGED_ACTIVATIONS[type(kind)]  # type: ignore[index]
+            activation = _MERGED_ACTIVATIONS[type(kind)]
         else:
             break
         merged.append(user)
@@ -101,12 +101,8 @@ def is_add(node: fx.Node) -> bool:
     """Whether a node adds two tensors of the same shape."""
     if node.op != "call_function" or "aten.add.Tensor" not in str(node.target) or node.kwargs.get("alpha", 1) != 1:
         return False
-    operands = node.args[:2]
-    return (
-        len(node.args) == 2
-        and all(isinstance(o, fx.Node) for o in operands)
-        and len({shape_of(o) for o in operands}) == 1
-    )  # type: ignore[arg-type]
+    operands = [o for o in node.args if isinstance(o, fx.Node)]
+    return len(node.args) == len(operands) == 2 and shape_of(operands[0]) == shape_of(operands[1])
 
 
 def _window_shape(module: Any, node: fx.Node, activation: str, add: bool) -> LayerShape:

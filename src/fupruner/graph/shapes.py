@@ -91,14 +91,14 @@ def _run(graph_module: fx.GraphModule, node: fx.Node, load: Any) -> Any:
         raise NotImplementedError(node.op)
     module = graph_module.get_submodule(str(node.target))
     args = load(node.args)
-    shape = _known_shape(module, tuple(args[0].shape))
+    shape = known_shape(module, tuple(args[0].shape))
     if shape is not None:
         return torch.empty(shape, dtype=args[0].dtype, device="meta")
     tensors = {name: t.to("meta") for name, t in [*module.named_parameters(), *module.named_buffers()]}
     return functional_call(module, tensors, args, load(node.kwargs))
 
 
-def _known_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def known_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Output shape of the layers that make up most of a network; None for the rest and for inputs that do not fit."""
     if type(module) in _KEEPS_SHAPE:
         return shape

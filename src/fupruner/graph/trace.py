@@ -11,15 +11,16 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import InputError, TraceError
-from fupruner.graph import edit
+from fupruner.graph.build import GraphBuilder, fold, module_path
 from fupruner.graph.capture import capture, is_in_place, op_name
-from fupruner.graph.layers import LAYERS, Layer, Parameter
+from fupruner.graph.layers import Parameter
+from fupruner.graph.symbolic import capture_symbolically
 
 aten = torch.ops.aten
 
 _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default,
            aten.detach_.default}  # fmt: skip
-_RANDOM = {
+RANDOM = {
     "dropout",
     "rand",
     "randn",
@@ -71,8 +72,11 @@ def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> fx.G
     """
     inputs = example_tuple(example_inputs)
     _refuse_unsupported(model)
-    program, dynamic = capture(model, inputs)
-    graph_module = _Converter(program).convert()
+    graph_module = capture_symbolically(model, inputs)
+    dynamic = graph_module is not None
+    if graph_module is None:
+        program, dynamic = capture(model, inputs)
+        graph_module = _Converter(program).convert()
     graph_module.meta["dynamic_batch"] = dynamic
     graph_module.eval()
     if not any(node.op in ("call_module", "call_function") for node in graph_module.graph.nodes):
@@ -105,11 +109,8 @@ class _Converter:
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
-        self.root = nn.Module()
-        self.graph = fx.Graph()
+        self.builder = GraphBuilder()
         self.values: dict[fx.Node, Any] = {}
-        self.layers: dict[tuple[object, ...], str] = {}
-        self.names = edit.Names()
 
     def convert(self) -> fx.GraphModule:
         """Build the graph module."""
@@ -123,9 +124,7 @@ class _Converter:
                 raise TraceError(
                     f"The captured graph holds {node.op} {node.target!r}, which is not supported (control flow?)."
                 )
-        graph_module = fx.GraphModule(self.root, self.graph)
-        edit.clean(graph_module)
-        return graph_module
+        return self.builder.finish()
 
     def _placeholders(self) -> None:
         signature = self.program.graph_signature
@@ -142,7 +141,7 @@ class _Converter:
             elif node.name in lifted:
                 self.values[node] = Parameter(self.program.constants[lifted[node.name]])
             elif isinstance(node.meta.get("val"), Tensor):
-                self.values[node] = self.graph.placeholder(node.name)
+                self.values[node] = self.builder.graph.placeholder(node.name)
             else:
                 self.values[node] = Parameter(node.meta.get("val"))
 
@@ -150,13 +149,16 @@ class _Converter:
         target, in_place = node.target, is_in_place(node)
         if in_place:
             target = _functional(node)
-        arguments = pytree.tree_map(self._value, (node.args, node.kwargs))
+        args, kwargs = pytree.tree_map(self._value, (node.args, node.kwargs))
         if target in _NO_OPS:
-            self.values[node] = arguments[0][0]
-        elif self._is_constant(node, arguments):
-            self.values[node] = self._fold(target, arguments)
+            self.values[node] = args[0]
+        elif self._is_constant(node, (args, kwargs)):
+            self.values[node] = fold(target, args, kwargs)
         else:
-            self.values[node] = self._layer(node, target, arguments) or self._operator(node, target, arguments)
+            stack = node.meta.get("nn_module_stack")
+            self.values[node] = self.builder.call(
+                target, args, kwargs, shape=_first_shape(node), path=module_path(stack, ""), stack=stack
+            )
         if in_place and isinstance(node.args[0], fx.Node):
             self.values[node.args[0]] = self.values[node]  # later readers of the overwritten tensor see the new value
 
@@ -166,73 +168,18 @@ class _Converter:
     @staticmethod
     def _is_constant(node: fx.Node, arguments: Any) -> bool:
         leaves = pytree.tree_leaves(arguments)
-        return not any(isinstance(leaf, fx.Node) for leaf in leaves) and op_name(node) not in _RANDOM
-
-    @staticmethod
-    def _fold(target: Any, arguments: Any) -> Parameter:
-        args, kwargs = pytree.tree_map(lambda v: v.value if isinstance(v, Parameter) else v, arguments)
-        with torch.no_grad():
-            return Parameter(target(*args, **kwargs))
-
-    def _layer(self, node: fx.Node, target: Any, arguments: Any) -> fx.Node | None:
-        builder = LAYERS.get(target)
-        if builder is None:
-            return None
-        bound = _bind(target, *arguments)
-        source = bound.get("input", bound.get("self"))
-        if not isinstance(source, fx.Node):
-            return None
-        val = node.args[0].meta["val"] if isinstance(node.args[0], fx.Node) else None
-        layer = builder(
-            bound, tuple(int(d) if isinstance(d, int) else -1 for d in val.shape) if val is not None else ()
-        )
-        if layer is None:
-            return None
-        name = self._layer_name(node, layer)
-        return self._keep_meta(self.graph.call_module(name, layer.inputs), node)
-
-    def _layer_name(self, node: fx.Node, layer: Layer) -> str:
-        """Reuse the module when the same parameters are used in the same way, so that sharing stays visible."""
-        owner = layer.owner
-        tensors = [*layer.module.parameters(recurse=False), *layer.module.buffers(recurse=False)]
-        shared = (owner.name, repr(layer.module), *(t.data_ptr() for t in tensors)) if owner is not None and owner.name else None
-        if shared is not None and shared in self.layers:
-            return self.layers[shared]
-        base = owner.name.rpartition(".")[0] if owner is not None and owner.name else ""
-        path = base or _module_path(node, type(layer.module).__name__.lower())
-        name = self.names.fresh(path)
-        edit.set_module(self.root, name, layer.module)
-        if shared is not None:
-            self.layers[shared] = name
-        return name
-
-    def _operator(self, node: fx.Node, target: Any, arguments: Any) -> fx.Node:
-        args, kwargs = pytree.tree_map(self._materialise, arguments)
-        if target is aten.view.default:
-            target = aten.reshape.default  # the same function without demands on strides, which rewriting may change
-        return self._keep_meta(self.graph.call_function(target, args, kwargs), node)
-
-    def _materialise(self, value: Any) -> Any:
-        if not isinstance(value, Parameter):
-            return value
-        if not isinstance(value.value, Tensor):
-            return pytree.tree_map(
-                lambda v: self._materialise(Parameter(v)) if isinstance(v, Tensor) else v, value.value
-            )
-        name = value.name or self.names.fresh("constant")
-        if not edit.has_attribute(self.root, name):
-            edit.set_tensor(self.root, name, value.value)
-        return self.graph.get_attr(name)
-
-    @staticmethod
-    def _keep_meta(new: fx.Node, old: fx.Node) -> fx.Node:
-        new.meta["path"] = _module_path(old, "")
-        return new
+        return not any(isinstance(leaf, fx.Node) for leaf in leaves) and op_name(node) not in RANDOM
 
     def _output(self, node: fx.Node) -> None:
-        flat = pytree.tree_map(self._materialise, pytree.tree_map(self._value, list(node.args[0])))
+        flat = pytree.tree_map(self.builder.materialise, pytree.tree_map(self._value, list(node.args[0])))
         spec = self.program.call_spec.out_spec
-        self.graph.output(pytree.tree_unflatten(flat, spec) if spec is not None else tuple(flat))
+        self.builder.graph.output(pytree.tree_unflatten(flat, spec) if spec is not None else tuple(flat))
+
+
+def _first_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of the first argument of an exported call; -1 where it is not a number."""
+    val = node.args[0].meta["val"] if node.args and isinstance(node.args[0], fx.Node) else None
+    return tuple(int(d) if isinstance(d, int) else -1 for d in val.shape) if isinstance(val, Tensor) else ()
 
 
 def _functional(node: fx.Node) -> Any:
@@ -242,35 +189,9 @@ def _functional(node: fx.Node) -> Any:
     twin = getattr(packet, overload, None) if packet is not None else None
     if twin is None:
         raise TraceError(
-            f"The in-place operator {node.target} at {_module_path(node, 'the top level')} has no out-of-place form."
+            f"The in-place operator {node.target} at {module_path(node.meta.get('nn_module_stack'), 'the top level')} has no out-of-place form."
         )
     return twin
-
-
-def _bind(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Name every argument of an ATen call, defaults included."""
-    bound: dict[str, Any] = {}
-    for i, argument in enumerate(target._schema.arguments):
-        if i < len(args):
-            bound[argument.name] = args[i]
-        elif argument.name in kwargs:
-            bound[argument.name] = kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value
-    return bound
-
-
-def _module_path(node: fx.Node, leaf: str) -> str:
-    """Dotted path of the module that made a call; calls made by a module that holds others get ``leaf`` appended."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path, kind = stack[-1] if stack else ("", "")
-    path = str(path).split("@")[0]
-    if not path.replace(".", "").replace("_", "").isalnum():
-        path = ""
-    name = kind if isinstance(kind, str) else getattr(kind, "__qualname__", "")
-    if not leaf or (path and name.rpartition(".")[2].lower().replace("_", "").startswith(leaf.rstrip("0123456789d"))):
-        return path
-    return f"{path}.{leaf}" if path else leaf
 
 
 def getitem(node: fx.Node) -> bool:

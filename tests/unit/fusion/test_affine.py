@@ -84,7 +84,11 @@ class Normalise(nn.Module):
 
 @pytest.mark.parametrize(
     "conv",
-    [nn.Conv2d(4, 6, 3, bias=False), nn.Conv2d(4, 8, 3, groups=2, stride=2), nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect")],
+    [
+        nn.Conv2d(4, 6, 3, bias=False),
+        nn.Conv2d(4, 8, 3, groups=2, stride=2),
+        nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    ],
     ids=["no padding", "grouped, strided", "reflect padding"],
 )
 def test_normalisation_folds_into_conv(conv: nn.Module) -> None:
@@ -117,7 +121,9 @@ def test_refuses_shift_before_transposed_conv() -> None:
 
 
 def test_norm_that_stands_alone_is_refused_in_words() -> None:
-    graph, log = fused(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.randn(IMAGE), "basic")
+    graph, log = fused(
+        nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.randn(IMAGE), "basic"
+    )
     assert kinds(graph)["BatchNorm2d"] == 1
     assert reasons(log, "affine-before-layer") == "it stands between ReLU and ReLU: no layer can take it in"
 

@@ -24,7 +24,9 @@ def conv(out: int, kernel: int, activation: nn.Module | None = None, **options: 
 
 
 def test_equal_windows_stack() -> None:
-    graph, log = fused(Concat(conv(3, 3, nn.ReLU()), conv(5, 3, nn.ReLU()), conv(2, 3, nn.ReLU())), torch.randn(IMAGE), "basic")
+    graph, log = fused(
+        Concat(conv(3, 3, nn.ReLU()), conv(5, 3, nn.ReLU()), conv(2, 3, nn.ReLU())), torch.randn(IMAGE), "basic"
+    )
     assert kinds(graph) == {"Conv2d": 1, "ReLU": 1}
     assert fired(log) == {"concat-stack": 2}
 
@@ -47,8 +49,12 @@ def test_1x1_beside_3x3_is_aggressive() -> None:
     ("branches", "reason"),
     [
         pytest.param((conv(3, 3, nn.ReLU()), conv(3, 3)), "different activations follow", id="one activation"),
-        pytest.param((conv(3, 3, nn.LeakyReLU(0.1)), conv(3, 3, nn.LeakyReLU(0.2))), "different activations follow", id="slopes"),
-        pytest.param((conv(3, 3, dilation=2, padding=2), conv(3, 3)), "dilations (2, 2) and (1, 1) differ", id="dilations"),
+        pytest.param(
+            (conv(3, 3, nn.LeakyReLU(0.1)), conv(3, 3, nn.LeakyReLU(0.2))), "different activations follow", id="slopes"
+        ),
+        pytest.param(
+            (conv(3, 3, dilation=2, padding=2), conv(3, 3)), "dilations (2, 2) and (1, 1) differ", id="dilations"
+        ),
     ],
 )
 def test_refuses(branches: tuple[nn.Module, ...], reason: str) -> None:

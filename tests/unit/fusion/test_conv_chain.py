@@ -13,7 +13,9 @@ IMAGE = (2, 4, 11, 10)
     [
         pytest.param((nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 1)), id="3x3 then 1x1"),
         pytest.param((nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Conv2d(8, 2, 1, stride=2)), id="both strided"),
-        pytest.param((nn.Conv2d(4, 16, 1, bias=False), nn.Conv2d(16, 4, 3, padding=1)), id="1x1 without bias then padded 3x3"),
+        pytest.param(
+            (nn.Conv2d(4, 16, 1, bias=False), nn.Conv2d(16, 4, 3, padding=1)), id="1x1 without bias then padded 3x3"
+        ),
         pytest.param((nn.Conv2d(4, 16, 1), nn.Conv2d(16, 4, 3, dilation=2)), id="1x1 then dilated"),
         pytest.param((nn.Conv2d(4, 32, 3, dilation=2, padding=2), nn.Conv2d(32, 4, 1)), id="dilated then 1x1"),
         pytest.param((nn.Conv2d(4, 8, 1, groups=2), nn.Conv2d(8, 4, 3, groups=2)), id="equal groups"),
@@ -47,11 +49,25 @@ def test_closed_activation_lets_convs_merge() -> None:
 @pytest.mark.parametrize(
     ("layers", "reason"),
     [
-        pytest.param((nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 3, padding=1)), "zeros inside are not zeros outside", id="inner padding"),
-        pytest.param((nn.Conv2d(4, 8, 1), nn.Conv2d(8, 2, 3, padding=1)), "the convolution before it adds a bias", id="bias and padding"),
+        pytest.param(
+            (nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 2, 3, padding=1)),
+            "zeros inside are not zeros outside",
+            id="inner padding",
+        ),
+        pytest.param(
+            (nn.Conv2d(4, 8, 1), nn.Conv2d(8, 2, 3, padding=1)),
+            "the convolution before it adds a bias",
+            id="bias and padding",
+        ),
         pytest.param((nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1)), "times the work", id="separable"),
-        pytest.param((nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)), "merged with 0 it would do 2.00 times the work", id="bottleneck"),
-        pytest.param((nn.Conv2d(4, 8, 2, padding="same"), nn.Conv2d(8, 2, 1)), "the sides are padded differently", id="uneven padding"),
+        pytest.param(
+            (nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)), "merged with 0 it would do 2.00 times the work", id="bottleneck"
+        ),
+        pytest.param(
+            (nn.Conv2d(4, 8, 2, padding="same"), nn.Conv2d(8, 2, 1)),
+            "the sides are padded differently",
+            id="uneven padding",
+        ),
     ],
 )
 def test_refuses(layers: tuple[nn.Module, nn.Module], reason: str) -> None:

@@ -12,12 +12,26 @@ IMAGE = (2, 4, 9, 8)
     ("layer", "norm", "shape"),
     [
         pytest.param(nn.Conv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), IMAGE, id="conv2d"),
-        pytest.param(nn.Conv2d(4, 6, 3, stride=2, dilation=2, bias=False), nn.BatchNorm2d(6), IMAGE, id="strided, dilated, no bias"),
+        pytest.param(
+            nn.Conv2d(4, 6, 3, stride=2, dilation=2, bias=False),
+            nn.BatchNorm2d(6),
+            IMAGE,
+            id="strided, dilated, no bias",
+        ),
         pytest.param(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8), IMAGE, id="grouped"),
-        pytest.param(nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8, affine=False), IMAGE, id="depthwise, norm without affine"),
-        pytest.param(nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(6), IMAGE, id="circular padding"),
+        pytest.param(
+            nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8, affine=False), IMAGE, id="depthwise, norm without affine"
+        ),
+        pytest.param(
+            nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(6), IMAGE, id="circular padding"
+        ),
         pytest.param(nn.ConvTranspose2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), IMAGE, id="transposed"),
-        pytest.param(nn.ConvTranspose2d(4, 6, 3, groups=2, output_padding=1, stride=2), nn.BatchNorm2d(6), IMAGE, id="transposed, grouped"),
+        pytest.param(
+            nn.ConvTranspose2d(4, 6, 3, groups=2, output_padding=1, stride=2),
+            nn.BatchNorm2d(6),
+            IMAGE,
+            id="transposed, grouped",
+        ),
         pytest.param(nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), (2, 4, 9), id="conv1d"),
         pytest.param(nn.Conv3d(4, 6, 3), nn.BatchNorm3d(6), (2, 4, 5, 6, 4), id="conv3d"),
         pytest.param(nn.Linear(4, 6), nn.BatchNorm1d(6), (2, 4), id="linear"),
@@ -91,6 +105,11 @@ def test_folds_norm_that_is_called_twice() -> None:
 
 
 def test_refuses_norm_without_running_statistics() -> None:
-    graph, log = fused(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), torch.randn(IMAGE), "basic", **{})
+    graph, log = fused(
+        nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
+        torch.randn(IMAGE),
+        "basic",
+        **{},
+    )
     assert kinds(graph)["BatchNorm2d"] == 1
     assert "no running statistics" in reasons(log, "norm-after-layer")

@@ -64,16 +64,28 @@ class PreactivationIntoFilters(Rule):
         entry, chain = match.parts["entry"], match.parts["chain"]
         producer: Any = context.module(entry.conv)
         channels = producer.out_channels
-        normed: Any = producer if entry.affine is None else scale_outputs(producer, *(t.expand(channels) for t in (entry.affine.scale, entry.affine.shift)))
+        normed: Any = (
+            producer
+            if entry.affine is None
+            else scale_outputs(producer, *(t.expand(channels) for t in (entry.affine.scale, entry.affine.shift)))
+        )
         weight = torch.cat([weight_of(normed), weight_of(producer)])
         bias = torch.cat([bias_of(normed), bias_of(producer)])
-        both = make_conv(weight, bias, stride=tuple(producer.stride), padding=padding_of(producer) or (), dilation=tuple(producer.dilation))
+        both = make_conv(
+            weight,
+            bias,
+            stride=tuple(producer.stride),
+            padding=padding_of(producer) or (),
+            dilation=tuple(producer.dilation),
+        )
         edit.replace_module(context.graph_module, entry.conv, both)
         chains.let_pass(context, entry.activation, inputs=channels, carried=channels, low=ANY[0], high=ANY[1])
         entry.activation.replace_input_with(entry.norm, entry.conv)
         _widen_inputs(context, chain.convs[0], channels)
         eye = torch.eye(channels, dtype=torch.float64)
-        chains.carry(context, chain, channels + torch.arange(channels), eye, eye.new_zeros(channels), low=ANY[0], high=ANY[1])
+        chains.carry(
+            context, chain, channels + torch.arange(channels), eye, eye.new_zeros(channels), low=ANY[0], high=ANY[1]
+        )
         edit.bypass(match.node, chain.convs[-1])
         return chain.convs[-1]  # type: ignore[no-any-return]
 

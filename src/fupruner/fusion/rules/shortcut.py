@@ -119,10 +119,17 @@ def _explain(context: Context, add: fx.Node) -> Refuse | None:
         return None
     conv: Any = context.module(ends[0])
     behind = ends[0].all_input_nodes[0]
-    what = type(context.module(behind)).__name__ if context.module(behind) is not None else getattr(behind.target, "__name__", behind.target)
+    what = (
+        type(context.module(behind)).__name__
+        if context.module(behind) is not None
+        else getattr(behind.target, "__name__", behind.target)
+    )
     if conv.groups != 1:
         return Refuse(add, f"{ends[0].target} at the end of the branch is a grouped convolution")
-    return Refuse(add, f"the branch is not a chain of convolutions and clipping activations from the shortcut's source: {what} before {ends[0].name}")
+    return Refuse(
+        add,
+        f"the branch is not a chain of convolutions and clipping activations from the shortcut's source: {what} before {ends[0].name}",
+    )
 
 
 def find_shortcut(context: Context, end: Any, source: fx.Node) -> Shortcut | None:
@@ -132,7 +139,9 @@ def find_shortcut(context: Context, end: Any, source: fx.Node) -> Shortcut | Non
     channels = shape_of(source)[1]
     stride = (1,) * (len(shape_of(source)) - 2)
     if end is source:
-        return Shortcut(source, stride, torch.eye(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
+        return Shortcut(
+            source, stride, torch.eye(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+        )
     conv = context.module(end)
     if isinstance(conv, CONVS):
         return _projection(conv, source) if end.all_input_nodes[0] is source and only_user(end) is not None else None
@@ -190,8 +199,13 @@ def _channel_pads(node: fx.Node) -> tuple[int, int] | None:
     position = 3 if node.target is aten.pad.default else 2
     value = args[position] if len(args) > position else 0
     numbers = all(isinstance(p, int) for p in pads)
-    if not numbers or mode != "constant" or value not in (0, None, 0.0) or len(pads) != 6 or any(pads[:4]) or min(pads[4:]) < 0:
+    if (
+        not numbers
+        or mode != "constant"
+        or value not in (0, None, 0.0)
+        or len(pads) != 6
+        or any(pads[:4])
+        or min(pads[4:]) < 0
+    ):
         return None
     return pads[4], pads[5]
-
-

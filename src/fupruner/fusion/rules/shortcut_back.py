@@ -50,7 +50,13 @@ class FiltersIntoShortcut(Rule):
         if reason:
             return Refuse(node, reason)
         low = bounds(context, chain.source)[0]
-        return Match(node, (chain.source,), node, (chain.source,) if low >= 0 else (), {"chain": chain, "reserved": reserved, "second": node})
+        return Match(
+            node,
+            (chain.source,),
+            node,
+            (chain.source,) if low >= 0 else (),
+            {"chain": chain, "reserved": reserved, "second": node},
+        )
 
     def rewrite(self, context: Context, match: Match) -> fx.Node:
         """Cut the reserved filters out of both convolutions and add the shortcut."""
@@ -59,7 +65,9 @@ class FiltersIntoShortcut(Rule):
         first: Any = context.module(before)
         second: Any = context.module(node)
         projection = _projection(first, second, reserved)
-        edit.replace_module(context.graph_module, before, _cut(first, weight_of(first)[~reserved], bias_of(first)[~reserved]))
+        edit.replace_module(
+            context.graph_module, before, _cut(first, weight_of(first)[~reserved], bias_of(first)[~reserved])
+        )
         edit.replace_module(context.graph_module, node, _cut(second, weight_of(second)[:, ~reserved], bias_of(second)))
         if chain.activations[0] is not None:
             _cut_activation(context, chain.activations[0], reserved)
@@ -110,12 +118,22 @@ def _shortcut(context: Context, chain: Chain, first: Any, projection: Tensor) ->
     if plain and torch.equal(projection, torch.eye(len(projection), dtype=projection.dtype)):
         return chain.source
     dims = len(first.kernel_size)
-    conv = make_conv(projection.view(*projection.shape, *[1] * dims), None, stride=tuple(first.stride), padding=(0,) * dims, dilation=(1,) * dims)
-    return edit.add_call(context.graph_module, f"{chain.convs[0].target}_shortcut", conv, (chain.source,), chain.convs[0])
+    conv = make_conv(
+        projection.view(*projection.shape, *[1] * dims),
+        None,
+        stride=tuple(first.stride),
+        padding=(0,) * dims,
+        dilation=(1,) * dims,
+    )
+    return edit.add_call(
+        context.graph_module, f"{chain.convs[0].target}_shortcut", conv, (chain.source,), chain.convs[0]
+    )
 
 
 def _cut(conv: Any, weight: Tensor, bias: Tensor) -> Any:
-    return make_conv(weight, bias, stride=tuple(conv.stride), padding=padding_of(conv) or (), dilation=tuple(conv.dilation))
+    return make_conv(
+        weight, bias, stride=tuple(conv.stride), padding=padding_of(conv) or (), dilation=tuple(conv.dilation)
+    )
 
 
 def _cut_activation(context: Context, node: fx.Node, reserved: Tensor) -> None:
