@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fupruner.errors import InputError, NotAvailableError, unknown_name
+from fupruner.errors import InputError, unknown_name
 from fupruner.models import cifar_resnet, digits
 from fupruner.models.weights import load_weights
 
@@ -63,12 +63,11 @@ def load_model(name: str, weights: Path | None = None) -> LoadedModel:
 
     Args:
         name: ``fupruner:NAME``, ``torchvision:NAME``, ``timm:NAME``, ``package.module:callable`` (looked up in the
-            current directory too; called without arguments) or a ``.pt2`` file.
+            current directory too; called without arguments), a ``.pt2`` or an ``.onnx`` file.
         weights: a checkpoint, see :func:`fupruner.models.weights.load_weights`.
 
     Raises:
-        InputError: there is no such model, it cannot be built, or the weights do not fit.
-        NotAvailableError: an ``.onnx`` file.
+        InputError: there is no such model, it cannot be built or imported, or the weights do not fit.
     """
     with _fixed_random_weights():
         model = _find(name)
@@ -77,13 +76,23 @@ def load_model(name: str, weights: Path | None = None) -> LoadedModel:
     return model
 
 
+def as_module(model: nn.Module | str | Path) -> nn.Module:
+    """A module as it is, or the one that a name or a path leads to, see :func:`load_model`.
+
+    Raises:
+        InputError: there is no such model, or what was given is neither a module nor a name.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, str | Path):
+        return load_model(str(model)).module
+    raise InputError(f"The model is a {type(model).__name__}, not a torch.nn.Module, a path or a name.", hint=FORMS)
+
+
 def _find(name: str) -> LoadedModel:
     suffix = Path(name).suffix
     if suffix == ".onnx":
-        raise NotAvailableError(
-            f"ONNX models as input are not available yet ({name}).",
-            hint="Give the PyTorch model instead, as package.module:callable or as a .pt2 file.",
-        )
+        return _from_onnx(name)
     if suffix == ".pt2":
         return _from_file(name)
     kind, colon, rest = name.partition(":")
@@ -157,6 +166,15 @@ def _from_file(name: str) -> LoadedModel:
     inputs = program.example_inputs[0] if program.example_inputs else ()
     shape = tuple(inputs[0].shape[1:]) if inputs and isinstance(inputs[0], torch.Tensor) else None
     return LoadedModel(module, name, shape)
+
+
+def _from_onnx(name: str) -> LoadedModel:
+    from fupruner.onnx_import import import_onnx  # noqa: PLC0415 - onnx and its runtime are needed for these files alone
+
+    imported = import_onnx(name)
+    for note in imported.notes:
+        logging.getLogger(__name__).warning(note)
+    return LoadedModel(imported.module, name, imported.input_shape)
 
 
 def _build(name: str, make: Callable[[], object]) -> nn.Module:

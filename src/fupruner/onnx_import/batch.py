@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from fupruner.onnx_import.graph import Graph
+from fupruner.onnx_import.values import Array
 
 
 def fixed_batch(graph: Graph) -> int | None:
@@ -34,7 +34,7 @@ def freed(graph: Graph, batch: int) -> Graph:
     return replace(graph, nodes=tuple(nodes), constants=constants)
 
 
-def _freed_shape(sizes: np.ndarray, known: tuple[int | None, ...] | None, batch: int) -> np.ndarray:  # type: ignore[type-arg]
+def _freed_shape(sizes: Array, known: tuple[int | None, ...] | None, batch: int) -> Array:
     changed = sizes.copy()
     if known and known[0] == batch:
         changed[0] = 0

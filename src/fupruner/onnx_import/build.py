@@ -51,12 +51,12 @@ class _Builder:
         tensors = {name: value for name, value in constants.items() if _belongs_to_module(value)}
         arrays = {name: value for name, value in constants.items() if name not in tensors}
         inputs = tuple(entry.name for entry in self.graph.inputs)
-        where = {name: f"{dotted(name)}_value" if dotted(name) in self.layers else dotted(name) for name in tensors}
+        where = {name: dotted(name) for name in tensors}
         network = ImportedNetwork(steps, inputs, self.graph.outputs, arrays, where, batch)
         for name, layer in self.layers.items():
             edit.set_module(network, name, layer)
         for name, value in tensors.items():
-            where[name] = edit.fresh_name(network, where[name])
+            where[name] = _free_name(network, where[name])
             edit.set_tensor(network, where[name], self._tensor(name, value))
         return network.eval()
 
@@ -101,6 +101,12 @@ class _Builder:
         """What the file stores is a parameter and trains; what was computed from it is not."""
         made = torch.from_numpy(np.array(value))
         return nn.Parameter(made) if name in self.graph.weights and made.is_floating_point() else made
+
+
+def _free_name(network: nn.Module, name: str) -> str:
+    while edit.has_attribute(network, name):
+        name += "_"
+    return name
 
 
 def _belongs_to_module(value: Array) -> bool:

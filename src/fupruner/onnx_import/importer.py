@@ -12,7 +12,7 @@ from fupruner.graph.check import FLOAT32_TOLERANCE
 from fupruner.onnx_import.batch import fixed_batch, freed
 from fupruner.onnx_import.build import build
 from fupruner.onnx_import.graph import Graph, read_graph
-from fupruner.onnx_import.module import ImportedNetwork
+from fupruner.onnx_import.module import MOST_INPUTS, ImportedNetwork
 from fupruner.onnx_import.patterns import join
 from fupruner.onnx_import.reader import read_model
 from fupruner.onnx_import.refusals import refuse_kinds
@@ -48,6 +48,8 @@ def import_onnx(path: str | Path) -> Imported:
     graph = join(read_graph(model))
     if not graph.inputs:
         raise InputError(f"{path} has no input.")
+    if len(graph.inputs) > MOST_INPUTS:
+        raise InputError(f"{path} has {len(graph.inputs)} inputs; at most {MOST_INPUTS} can be imported.")
     network, more = _checked(model, graph, path)
     network.notes = (*notes, *more)
     return Imported(network, _image_shape(graph), network.notes)

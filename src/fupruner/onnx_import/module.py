@@ -12,6 +12,9 @@ from fupruner.errors import InputError
 from fupruner.graph.edit import get_attribute
 from fupruner.onnx_import.values import Array
 
+MOST_INPUTS = 4
+"""As many as ``ImportedNetwork.forward`` names."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -54,8 +57,12 @@ class ImportedNetwork(nn.Module):
         """What was changed on import, in words."""
         self._last_use = {name: i for i, step in enumerate(self.steps) for name in step.inputs}
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(
+        self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None, fourth: Tensor | None = None
+    ) -> Any:
         """Run all steps; each value is dropped after its last use."""
+        # named one by one, since torch.export cannot leave the batch of a *inputs open
+        inputs = tuple(x for x in (first, second, third, fourth) if x is not None)
         self._check(inputs)
         values: dict[str, Any] = {**self.arrays, **dict(zip(self.inputs, inputs, strict=True)), "": None}
         values |= {name: get_attribute(self, where) for name, where in self.tensors.items()}

@@ -97,7 +97,7 @@ def gated(m: Matcher, node: onnx.NodeProto) -> onnx.NodeProto | None:
 
 def _is_sixth(hard: onnx.NodeProto) -> bool:
     given = {attribute.name: attribute.f for attribute in hard.attribute}
-    return abs(given.get("alpha", 0.2) - 1 / 6) < 1e-6 and given.get("beta", 0.5) == 0.5
+    return bool(abs(given.get("alpha", 0.2) - 1 / 6) < 1e-6 and given.get("beta", 0.5) == 0.5)
 
 
 def hard_sigmoid(m: Matcher, node: onnx.NodeProto) -> onnx.NodeProto | None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from fupruner.errors import InputError, NotAvailableError
-from fupruner.models.resolve import load_model
+from fupruner.errors import InputError
+from fupruner.models.resolve import as_module, load_model
+from fupruner.targets.onnx_file import write_onnx
 
 USER_MODULE = """
 import torch
@@ -126,9 +127,28 @@ def test_broken_and_missing_program_files_are_refused_without_a_traceback(tmp_pa
     assert "Traceback" not in caplog.text + capfd.readouterr().err
 
 
-def test_onnx_input_is_said_to_be_unavailable():
-    with pytest.raises(NotAvailableError, match="ONNX models as input are not available yet"):
-        load_model("net.onnx")
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_onnx_file_gives_a_module_and_its_input_shape(tmp_path):
+    module, path = nn.Conv2d(3, 2, 3).eval(), tmp_path / "net.onnx"
+    write_onnx(module, (torch.randn(2, 3, 9, 7),), path)
+    loaded = load_model(str(path))
+    x = torch.randn(4, 3, 9, 7)
+    assert (loaded.input_shape, loaded.mean, loaded.std) == ((3, 9, 7), None, None)
+    torch.testing.assert_close(loaded.module(x), module(x))
+
+
+def test_missing_onnx_file_is_refused():
+    assert "There is no ONNX file net.onnx" in message("net.onnx")
+
+
+def test_module_is_taken_as_it_is_and_a_name_or_path_is_looked_up(tmp_path):
+    module = nn.Conv2d(3, 2, 3)
+    assert as_module(module) is module
+    assert isinstance(as_module("fupruner:digits_resnet"), nn.Module)
+    torch.export.save(torch.export.export(module.eval(), (torch.randn(2, 3, 9, 7),)), tmp_path / "net.pt2")
+    assert isinstance(as_module(tmp_path / "net.pt2"), nn.Module)
+    with pytest.raises(InputError, match="The model is a int, not a torch.nn.Module, a path or a name"):
+        as_module(3)
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])

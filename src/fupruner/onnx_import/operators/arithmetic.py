@@ -166,7 +166,7 @@ def _norm(x: Tensor, order: int, axes: tuple[int, ...], keep: bool) -> Any:
     return torch.linalg.vector_norm(x, order, list(axes) or None, keepdim=keep)
 
 
-def _normalised(x: Tensor, order: int, axis: int) -> Tensor:
+def _normalised(x: Tensor, order: int, axis: int) -> Any:
     return x / _norm(x, order, (axis,), keep=True)
 
 

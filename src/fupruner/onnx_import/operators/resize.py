@@ -36,7 +36,9 @@ def resize(node: Node) -> Built:
     """Nearest neighbour, linear or cubic resizing, as far as PyTorch places pixels the same way."""
     mode = node.attribute("mode", "nearest")
     place = node.attribute("coordinate_transformation_mode", "half_pixel" if node.opset >= 11 else "asymmetric")
-    settings = {"mode": _mode(mode, place, node.attribute("nearest_mode", "round_prefer_floor"), node.opset)}
+    settings: dict[str, Any] = {
+        "mode": _mode(mode, place, node.attribute("nearest_mode", "round_prefer_floor"), node.opset)
+    }
     if node.attribute("antialias", 0) or node.attribute("exclude_outside", 0):
         raise UnsupportedError("with antialias or exclude_outside")
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
