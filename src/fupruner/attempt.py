@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, fx, nn
 from torch.optim import Optimizer
@@ -82,7 +83,7 @@ class _Log:
     """Turns results of the loop into epoch records and progress."""
 
     setting: Setting
-    stage: str = "prune"
+    stage: Literal["prune", "recover"] = "prune"
     pruning: DynamicPruning | None = None
     epochs: list[EpochRecord] = field(default_factory=list)
     _seen: int = 0
@@ -94,7 +95,7 @@ class _Log:
         decisions = self.pruning.decisions if self.pruning is not None else []
         last = decisions[-1] if decisions else None
         record = EpochRecord(
-            epoch=result.epoch + 1, stage=self.stage, loss=result.loss, accuracy=result.accuracy,  # type: ignore[arg-type]
+            epoch=result.epoch + 1, stage=self.stage, loss=result.loss, accuracy=result.accuracy,
             predicted_speedup=last.predicted_speedup if last else 1.0, closed=last.closed if last else 0,
             reopened=sum(d.reopened for d in decisions[self._seen :]), learning_rate=result.learning_rate, seconds=result.seconds,
             images_per_second=result.images_per_second,

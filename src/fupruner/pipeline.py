@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fupruner import __version__
 from fupruner.attempt import Outcome, Setting, run_attempt
@@ -23,8 +23,8 @@ from fupruner.graph import cost, shapes
 from fupruner.graph.trace import example_tuple, trace
 from fupruner.options import Options, parse_options, write_options
 from fupruner.progress import Progress, Silent
-from fupruner.pruning.gates import insert_gates
-from fupruner.pruning.importance import l2
+from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.importance import l2, score
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.slim import slim
@@ -104,8 +104,11 @@ def prune(
     ratio: float | None = None,
     speedup: float | None = None,
     target: str = "cpu",
+    importance: str | None = None,
+    data: Task | None = None,
+    fusion: str = "none",
 ) -> PruneResult:
-    """Prune once, without data and without training, by the norms of filters.
+    """Prune once, without training.
 
     Args:
         model: left untouched.
@@ -113,25 +116,29 @@ def prune(
         ratio: share of channels to remove from every group, between 0 and 1; or
         speedup: wanted on the target, more than 1.
         target: for alignment and cost.
+        importance: ``fisher`` (needs data) or ``l2``; by default the first where data is given, else the second.
+        data: a task whose calibration images the scores are taken on.
+        fusion: level at which the network is fused before it is pruned and again afterwards.
 
     Raises:
-        InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, or there is nothing to prune.
+        InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, there is nothing to
+            prune, or the importance needs data that was not given.
     """
     if (ratio is None) == (speedup is None):
         raise InputError("Give exactly one of ratio and speedup.")
     if speedup is not None and not speedup > 1:
         raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
     inputs, device = example_tuple(example_inputs), get_target(target)
-    graph = trace(model, inputs)
-    shapes.propagate(graph, inputs)
+    cost_model = device.cost_model()
+    graph, _ = fuse_graph(trace(model, inputs), inputs, fusion, cost_model=cost_model)
     network = insert_gates(graph)
-    if not network.groups.prunable and not network.branches:
-        raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
-    planner = Planner(network, Pricer(network, device.cost_model()), device.name, device.alignment)
-    importance = l2(network)
-    plan = planner.uniform(importance, ratio) if ratio is not None else planner.for_speedup(importance, speedup or 1.0)
+    _require_prunable(network)
+    planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment)
+    scores = score(network, importance or ("l2" if data is None else "fisher"), data, Options().calibration_images)
+    plan = planner.uniform(scores, ratio) if ratio is not None else planner.for_speedup(scores, speedup or 1.0)
     network.set(plan.is_open, plan.closed_branches)
-    return PruneResult(slim(network, inputs), plan.record, tuple(group.record() for group in network.groups.groups))
+    pruned, _ = fuse_graph(slim(network, inputs), inputs, fusion, cost_model=cost_model)
+    return PruneResult(pruned, plan.record, tuple(group.record() for group in network.groups.groups))
 
 
 def export(module: nn.Module, example_inputs: Example, path: str | Path, target: str = "cpu") -> ExportResult:
@@ -207,6 +214,7 @@ def optimize(
     graph = trace(model, inputs)
     shapes.propagate(graph, inputs)
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
+    _require_reachable(graph, inputs, device, options.speedup)
     write_options(options, run.file("options.toml"))
     run.write("fusion.json", fusion)
     run.event("started", model=type(model).__name__, version=__version__)
@@ -218,6 +226,19 @@ def optimize(
     best, satisfied = _search(setting, run, baseline)
     seconds = time.perf_counter() - start
     return _finish(setting, run, baseline, best, satisfied, seconds)
+
+
+def _require_reachable(graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, speedup: float | None) -> None:
+    """Refuse before anything is written or trained what no plan can reach."""
+    network = insert_gates(graph)
+    _require_prunable(network)
+    if speedup is not None:
+        Planner(network, Pricer(network, device.cost_model()), device.name, device.alignment).for_speedup(l2(network), speedup)
+
+
+def _require_prunable(network: GatedNetwork) -> None:
+    if not network.groups.prunable and not network.branches:
+        raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
 
 
 def _baseline(setting: Setting) -> Figures:
@@ -279,7 +300,8 @@ def _record(setting: Setting, run: RunFolder, baseline: Figures, outcomes: list[
     run.event("attempt", **rows[-1])
     verdict = "meets" if rows[-1]["satisfied"] else "misses"
     setting.progress.note(
-        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {rows[-1]['accuracy']:.2f} % ({-rows[-1]['drop']:+.2f} points): {verdict} the requirement"
+        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {rows[-1]['accuracy']:.2f} % "
+        f"({-rows[-1]['drop']:+.2f} points): {verdict} the requirement"
     )
 
 

@@ -14,11 +14,6 @@ from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
 
 
-HYSTERESIS = 0.5
-"""A closed gate is scored at this share of what it would be worth, so that it comes back only where that clearly pays;
-otherwise noise in the scores would open and close gates at every decision."""
-
-
 @dataclass(frozen=True)
 class Decision:
     """One decision about all gates.
@@ -64,7 +59,9 @@ class DynamicPruning:
         asked = self.schedule.speedup_at(step)
         was_open, was_closed = self.network.is_open, self.network.closed_branches
         self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
-        plan = self.planner.for_speedup(_prefer_closed(self.importance, was_open, was_closed), asked)
+        plan = self.planner.for_speedup(
+            _for_the_rest(self.importance, was_open, was_closed, self.network.softness), asked
+        )
         self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(step))
         decision = Decision(
             step=step,
@@ -87,8 +84,15 @@ def _average(before: Importance | None, now: Importance, count: int) -> Importan
     return Importance(now.criterion, units, branches)
 
 
-def _prefer_closed(importance: Importance, is_open: NDArray[np.bool_], closed: frozenset[str]) -> Importance:
-    """Scores with those of closed gates lowered."""
-    units = np.where(is_open, importance.units, HYSTERESIS * importance.units)
-    branches = {name: HYSTERESIS * score if name in closed else score for name, score in importance.branches.items()}
+def _for_the_rest(
+    importance: Importance, is_open: NDArray[np.bool_], closed: frozenset[str], softness: float
+) -> Importance:
+    """What closing the rest of a closing gate costs: its loss is quadratic in the gate, so the square of what is left.
+
+    The longer a gate has been closing, the clearer it has to pay to open it again; without this, noise in the scores
+    would open and close gates at every decision.
+    """
+    left = softness * softness
+    units = np.where(is_open, importance.units, left * importance.units)
+    branches = {name: left * score if name in closed else score for name, score in importance.branches.items()}
     return Importance(importance.criterion, units, branches)

@@ -88,6 +88,7 @@ class GatedNetwork:
         layers: the graph's layers as a device sees them, all gates open.
         is_open: (units,) which units are open now.
         closed_branches: names of branches that are closed now.
+        softness: what closed gates multiply by now.
     """
 
     graph_module: fx.GraphModule
@@ -97,6 +98,7 @@ class GatedNetwork:
     layers: list[PricedLayer]
     is_open: NDArray[np.bool_]
     closed_branches: frozenset[str] = frozenset()
+    softness: float = 0.0
 
     def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str], softness: float = 0.0) -> None:
         """Open and close gates.
@@ -106,7 +108,7 @@ class GatedNetwork:
             closed_branches: names of the branches to switch off.
             softness: what closed gates multiply by; 0 once and for all, more while they are only closing.
         """
-        self.is_open, self.closed_branches = is_open.copy(), closed_branches
+        self.is_open, self.closed_branches, self.softness = is_open.copy(), closed_branches, softness
         for gate, units in self.gates:
             gate.set(~is_open[units], softness)
         for branch, gate in self.branches:

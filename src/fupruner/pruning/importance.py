@@ -109,27 +109,29 @@ def _scoring(network: GatedNetwork) -> Iterator[None]:
 
 @torch.no_grad()
 def branch_losses(network: GatedNetwork, task: Task, images: int, *, limit: int = 256) -> dict[str, float]:
-    """Loss difference in nats per sample when each branch alone closes, over at most ``limit`` calibration images."""
+    """Loss difference in nats per sample when each branch alone closes, over at most ``limit`` calibration images.
+
+    All other gates stay as they are, also where they are only closing.
+    """
     batches = list(task.calibration_batches(min(images, limit)))
-    before, training = network.closed_branches, network.graph_module.training
+    training = network.graph_module.training
     network.graph_module.eval()
 
-    def mean_loss(closed: frozenset[str]) -> float:
-        network.set(network.is_open, closed)
+    def mean_loss() -> float:
         losses = [task.sample_losses(network.graph_module, batch).float() for batch in batches]
         return float(torch.cat(losses).mean())
 
-    try:
-        differences = {}
-        for branch, _ in network.branches:
-            rest = before - {branch.name}
-            differences[branch.name] = (
-                max(0.0, mean_loss(rest | {branch.name}) - mean_loss(rest)) if network.branches else 0.0
-            )
-        return differences
-    finally:
-        network.set(network.is_open, before)
-        network.graph_module.train(training)
+    differences = {}
+    as_it_is = mean_loss() if network.branches else 0.0
+    for branch, gate in network.branches:
+        closed = branch.name in network.closed_branches
+        gate.set(np.array([True]))
+        without = mean_loss()
+        gate.set(np.array([False]))
+        differences[branch.name] = max(0.0, without - (mean_loss() if closed else as_it_is))
+        gate.set(np.array([closed]), network.softness)
+    network.graph_module.train(training)
+    return differences
 
 
 def l2(network: GatedNetwork) -> Importance:
