@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -81,11 +82,12 @@ def run(
     before = cost.figures(graph_module)
     dtype = _floating_dtype(graph_module)
     state = _State()
-    work = _Fixpoint(rules, Prices(cost_model) if cost_model else None, state).run(edit.clone(graph_module).double())
-    probes, max_error = _check(graph_module, work, example_inputs)
-    fused = work.to(dtype)
+    reference = edit.clone(graph_module, torch.float64).eval()
+    work = _Fixpoint(rules, Prices(cost_model) if cost_model else None, state).run(edit.twin(reference))
+    probes, max_error = _check(reference, work, example_inputs)
+    fused = work.to(dtype)  # from here on the reference, which shares modules with it, is of no more use
     fused.meta = dict(graph_module.meta)
-    rounded = check.largest_error(graph_module, fused, probes[:1], dtype)
+    rounded = _rounding(graph_module, fused, probes[0])
     log = FusionLog(
         level=level, fired=tuple(state.fired), refused=tuple(state.refused.values()), before=before, after=cost.figures(fused),
         max_error=max_error, max_error_float32=rounded, checked_inputs=tuple("x".join(map(str, x[0].shape)) for x in probes),
@@ -95,20 +97,31 @@ def run(
 
 
 def _check(
-    graph_module: fx.GraphModule, work: fx.GraphModule, example_inputs: tuple[Tensor, ...]
+    reference: fx.GraphModule, work: fx.GraphModule, example_inputs: tuple[Tensor, ...]
 ) -> tuple[list[check.Inputs], float]:
     """Inputs on which the whole network was compared in float64, and the largest error.
 
     Raises:
         NotEquivalentError: that error is too large.
     """
-    reference = edit.clone(graph_module).double()
-    probes = [_double(x) for x in check.probe_inputs(example_inputs, lambda x: check.accepts(reference, _double(x)))]
+    outputs: list[Any] = []
+    probes = check.probe_inputs(example_inputs, lambda x: check.accepts(reference, _double(x), outputs))
+    error = 0.0
     with torch.no_grad():
-        error = max(check.relative_error(reference(*x), work(*x)) for x in probes)
+        if not outputs:
+            outputs.append(reference(*_double(probes[0])))
+        for x, expected in zip(probes, outputs, strict=True):
+            error = max(error, check.relative_error(expected, work(*_double(x))))
     if not error <= check.FLOAT64_TOLERANCE:
         raise NotEquivalentError(f"Fusion changed the network: outputs differ by {error:.3g} (relative, float64).")
     return probes, error
+
+
+def _rounding(graph_module: fx.GraphModule, fused: fx.GraphModule, probe: check.Inputs) -> float:
+    """Error of the fused weights as they were rounded to the network's own precision."""
+    original = graph_module if not graph_module.training else edit.clone(graph_module).eval()
+    with torch.no_grad():
+        return check.relative_error(original(*probe), fused.eval()(*probe))
 
 
 class _Fixpoint:

@@ -96,7 +96,7 @@ class GraphBuilder:
     def operator(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, path: str) -> fx.Node:
         """Add a call of an operator; parameters among its arguments become attributes."""
         args, kwargs = pytree.tree_map(self.materialise, (args, kwargs))
-        if target is aten.view.default:
+        if target in (aten.view.default, aten._unsafe_view.default):
             target = aten.reshape.default  # the same function without demands on strides, which rewriting may change
         node = self.graph.call_function(target, args, kwargs)
         node.meta["path"] = path

@@ -43,7 +43,7 @@ def relative_error(expected: Any, actual: Any) -> float:
     return worst
 
 
-def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, small: int = 64) -> list[Inputs]:
+def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, small: int = 48) -> list[Inputs]:
     """Inputs on which equivalence is tried: other batch sizes, odd image sizes, and a cheap size for large images.
 
     Args:
@@ -55,12 +55,16 @@ def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, smal
         Random inputs with the statistics of the example, never empty: the example's own shape is the last resort.
     """
     sides = [d for x in example_inputs if x.dim() == 4 for d in x.shape[2:]]
-    deltas = (0,) if not sides else (small - max(sides), small + 1 - max(sides)) if max(sides) > small else (0, 1)
+    largest = max(sides, default=0)
     found: list[Inputs] = []
-    for batch, delta in zip((2, 3), deltas, strict=False):
-        candidate = tuple(random_like(x, batch=batch, delta=delta, seed=batch) for x in example_inputs)
-        if runs(candidate):
-            found.append(candidate)
+    for side in (small, 2 * small, largest):  # some networks refuse images that are too small for their last layers
+        if found or (side >= largest and side != largest):
+            continue
+        for batch, odd in ((2, 0), (3, 1)):
+            delta = side - largest + odd
+            candidate = tuple(random_like(x, batch=batch, delta=delta, seed=batch) for x in example_inputs)
+            if runs(candidate):
+                found.append(candidate)
     if not found:
         found.append(tuple(random_like(x, batch=x.shape[0] if x.dim() else 0, delta=0, seed=1) for x in example_inputs))
     return found
@@ -79,13 +83,16 @@ def random_like(example: Tensor, *, batch: int, delta: int = 0, seed: int = 0) -
 
 
 @torch.no_grad()
-def accepts(module: nn.Module, inputs: Inputs) -> bool:
-    """Whether a network runs on an input and gives finite numbers."""
+def accepts(module: nn.Module, inputs: Inputs, outputs: list[Any] | None = None) -> bool:
+    """Whether a network runs on an input and gives finite numbers; what it gives is appended to ``outputs``."""
     try:
-        outputs = module(*inputs)
-    except (RuntimeError, ValueError, AssertionError):
+        given = module(*inputs)
+    except (RuntimeError, ValueError, AssertionError, IndexError):
         return False
-    return all(bool(torch.isfinite(t).all()) for t in pytree.tree_leaves(outputs) if isinstance(t, Tensor))
+    finite = all(bool(torch.isfinite(t).all()) for t in pytree.tree_leaves(given) if isinstance(t, Tensor))
+    if finite and outputs is not None:
+        outputs.append(given)
+    return finite
 
 
 @torch.no_grad()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 
@@ -151,11 +152,30 @@ def bypass(node: fx.Node, by: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def clone(graph_module: fx.GraphModule, tensors: Callable[[Tensor], Tensor] | None = None) -> fx.GraphModule:
-    """Copy a graph with all modules, parameters and node metadata; nothing is shared with the original."""
-    copied = copy.deepcopy(graph_module)
+def clone(graph_module: fx.GraphModule, dtype: torch.dtype | None = None) -> fx.GraphModule:
+    """Copy a graph with all modules, parameters and node metadata; nothing is shared with the original.
+
+    Args:
+        graph_module: left as it is.
+        dtype: of the copy's floating-point tensors; every tensor is copied once, whether it is converted or not.
+    """
+    memo: dict[int, object] = {}
+    if dtype is not None:
+        for tensor in [*graph_module.parameters(), *graph_module.buffers()]:
+            if tensor.is_floating_point():
+                converted = tensor.detach().to(dtype, copy=True)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                memo[id(tensor)] = nn.Parameter(converted, tensor.requires_grad) if is_parameter else converted
+    copied = copy.deepcopy(graph_module, memo)
     copied.meta = dict(graph_module.meta)
-    return copied.double() if tensors is not None else copied
+    return copied
+
+
+def twin(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A second graph over the same modules: it can be rewritten as long as modules are never changed in place."""
+    copied = fx.GraphModule(graph_module, Snapshot(graph_module).graph)
+    copied.meta = dict(graph_module.meta)
+    return copied.train(graph_module.training)
 
 
 def clean(graph_module: fx.GraphModule) -> None:

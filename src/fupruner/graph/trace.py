@@ -18,6 +18,7 @@ from fupruner.graph.symbolic import capture_symbolically
 
 aten = torch.ops.aten
 
+_CHECKS = {"_assert_tensor_metadata", "_assert_scalar"}
 _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default,
            aten.detach_.default}  # fmt: skip
 RANDOM = {
@@ -104,6 +105,14 @@ def _refuse_unsupported(model: nn.Module) -> None:
             raise TraceError(f"{name} ({type(module).__name__}) is quantised; give the floating-point network.")
 
 
+def _is_usable(tensor: Tensor) -> bool:
+    """Parameters must be finite; buffers may hold infinite bounds, but no NaN."""
+    total = tensor.detach().sum()
+    if bool(torch.isfinite(total)):
+        return True
+    return bool(torch.isfinite(tensor).all()) if isinstance(tensor, nn.Parameter) else not bool(torch.isnan(tensor).any())
+
+
 class _Converter:
     """Walks an exported program once and rebuilds it as layers and operators."""
 
@@ -150,6 +159,8 @@ class _Converter:
         if in_place:
             target = _functional(node)
         args, kwargs = pytree.tree_map(self._value, (node.args, node.kwargs))
+        if op_name(node) in _CHECKS:
+            return
         if target in _NO_OPS:
             self.values[node] = args[0]
         elif self._is_constant(node, (args, kwargs)):

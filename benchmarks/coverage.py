@@ -1,0 +1,197 @@
+"""Coverage of fusion: every torchvision classification architecture and more than 100 of timm, random weights.
+
+Measured per network, one process each: does it trace, does it fuse, the largest error of every check, operators before and after,
+seconds of tracing and fusing on one core. Norms get random statistics, so that folding them is not trivial. Two errors count:
+fused against traced in float64 (the engine's own check) and fused against the model itself in float32, at the size the model is made for.
+
+    python benchmarks/coverage.py [--only NAME ...] [--out benchmarks/results/coverage]
+
+writes OUT.json after every network and OUT.md at the end. n = 1 run per network; seconds are those of a machine that may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LEVEL = "aggressive"
+SECONDS = 300
+GIBIBYTES = 14
+TIMM_LIST = Path(__file__).parents[2] / "shared" / "data" / "timm_models.txt"
+MORE_TIMM = ("resnet10t", "resnet26d", "seresnet50", "hrnet_w18_small_v2", "repvgg_b0", "mobileone_s1", "mobilenetv4_conv_small", "ghostnetv2_100",
+             "convnextv2_nano", "regnetz_b16", "resnetv2_50", "fastvit_t8")  # fmt: skip
+
+
+def networks() -> list[str]:
+    """Names of everything that is tried, ``torchvision:NAME`` and ``timm:NAME``."""
+    import torchvision
+
+    names = [f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+    listed = [line.strip() for line in TIMM_LIST.read_text().splitlines()] if TIMM_LIST.exists() else []
+    names += [f"timm:{name}" for name in dict.fromkeys([*listed, *MORE_TIMM]) if name and not name.startswith("#")]
+    return names
+
+
+def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network with random norm statistics, and an input of the size that it is made for."""
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    source, _, short = name.partition(":")
+    side = 299 if short == "inception_v3" else 224
+    if source == "timm":
+        model = timm.create_model(short)
+        side = int(model.pretrained_cfg.get("input_size", (3, side, side))[-1])
+    else:
+        model = getattr(torchvision.models, short)()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            if module.weight is not None:
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.2)
+    return model.eval(), torch.randn(2, 3, side, side)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Trace and fuse one network."""
+    from fupruner.errors import FuPrunerError
+    from fupruner.fusion.fuse import fuse_graph
+    from fupruner.graph.check import relative_error
+    from fupruner.graph.trace import trace
+
+    model, x = make(name)
+    row: dict[str, Any] = {"name": name, "side": x.shape[-1], "traced": False, "fused": False}
+    start = time.perf_counter()
+    try:
+        graph = trace(model, x)
+        row |= {"traced": True, "trace_seconds": round(time.perf_counter() - start, 2)}
+        middle = time.perf_counter()
+        fused, log = fuse_graph(graph, (x,), LEVEL)
+        row |= {"fused": True, "fuse_seconds": round(time.perf_counter() - middle, 2)}
+    except FuPrunerError as refusal:
+        return row | {"refused": str(refusal)}
+    with torch.no_grad():
+        error = relative_error(model(x), fused(x))
+    before, after = Counter(log.before.operators), Counter(log.after.operators)
+    return row | {
+        "error_float64": log.max_error,
+        "error_float32": error,
+        "dynamic_batch": bool(graph.meta.get("dynamic_batch")),
+        "operators": [sum(before.values()), sum(after.values())],
+        "removed": dict(sorted((before - after).items())),
+        "norms": [sum(c for k, c in counts.items() if k.startswith("BatchNorm")) for counts in (before, after)],
+        "adds": [before["add"], after["add"]],
+        "macs": [log.before.macs, log.after.macs],
+        "fired": dict(Counter(f.rule for f in log.fired)),
+        "refusals": dict(Counter(r.rule for r in log.refused)),
+        "reasons": sorted({f"{r.rule}: {r.reason}" for r in log.refused})[:3],
+    }
+
+
+def child(name: str, connection: Any) -> None:
+    """Measure in a process of its own, within limits."""
+    resource.setrlimit(resource.RLIMIT_AS, (GIBIBYTES << 30, GIBIBYTES << 30))
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    try:
+        connection.send(measure(name))
+    except BaseException as error:  # noqa: BLE001 - every failure is a row of the table
+        connection.send({"name": name, "traced": False, "fused": False, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
+
+
+def run(name: str) -> dict[str, Any]:
+    """One row: the child's, or what became of it."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(name, there))
+    start = time.perf_counter()
+    process.start()
+    there.close()
+    try:
+        row = here.recv() if here.poll(SECONDS) else {"name": name, "traced": False, "fused": False, "failed": f"no result in {SECONDS} s"}
+    except EOFError:
+        row = {"name": name, "traced": False, "fused": False, "failed": "the process died (memory limit?)"}
+    process.kill()
+    process.join()
+    return row | {"wall_seconds": round(time.perf_counter() - start, 1)}
+
+
+def is_right(row: dict[str, Any]) -> bool:
+    """Whether the network was handled and both errors are within their tolerances."""
+    return row["fused"] and row["error_float64"] <= 1e-9 and row["error_float32"] <= 1e-4
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts per source, mismatches, and seconds."""
+    counted = {}
+    for source in ("torchvision", "timm"):
+        mine = [row for row in rows if row["name"].startswith(source)]
+        counted[source] = {"tried": len(mine), "right": sum(map(is_right, mine)), "refused": [r["name"] for r in mine if "refused" in r],
+                           "failed": [r["name"] for r in mine if "failed" in r]}  # fmt: skip
+    seconds = [row["trace_seconds"] + row["fuse_seconds"] for row in rows if row["fused"]]
+    wrong = [row["name"] for row in rows if row["fused"] and not is_right(row)]
+    return counted | {"mismatches": wrong, "median_seconds": statistics.median(seconds or [0]), "worst_seconds": max(seconds, default=0)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| network | traced | fused | error f64 | error f32 | operators | norms | adds | seconds |", "|---|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        if not row["fused"]:
+            words = str(row.get("refused", row.get("failed"))).splitlines()[0].replace("|", "/")
+            lines.append(f"| {row['name']} | {'yes' if row['traced'] else 'no'} | no: {words} | | | | | | |")
+            continue
+        pairs = [" -> ".join(map(str, row[key])) for key in ("operators", "norms", "adds")]
+        seconds = row["trace_seconds"] + row["fuse_seconds"]
+        lines.append(f"| {row['name']} | yes | yes | {row['error_float64']:.1e} | {row['error_float32']:.1e} | {' | '.join(pairs)} | {seconds:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+_LIBRARIES: list[torch.library.Library] = []
+
+
+def declare_detection_operators() -> None:
+    """Let torchvision's Python part be imported where its compiled part does not fit the build of torch."""
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _LIBRARIES.append(library)
+
+
+def main() -> None:
+    """Run all networks, smallest risk of losing results first: the file is written after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    declare_detection_operators()
+    rows = []
+    for name in options.only or networks():
+        rows.append(run(name))
+        print(json.dumps({k: rows[-1].get(k) for k in ("name", "fused", "error_float32", "trace_seconds", "fuse_seconds", "refused", "failed")}), flush=True)
+        hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__, "threads": 1}
+        result = {"hardware": hardware, "level": LEVEL, "n": 1, "summary": summary(rows), "rows": rows}
+        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    options.out.with_suffix(".md").write_text(f"# Coverage of fusion\n\n```\n{json.dumps(summary(rows), indent=1)}\n```\n\n{table(rows)}")
+    print(json.dumps(summary(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()
