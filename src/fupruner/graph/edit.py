@@ -194,17 +194,31 @@ def _delete_unused(graph_module: fx.GraphModule) -> None:
         prefixes.update(".".join(parts[:i]) for i in range(len(parts)))
     owners = tuple(f"{name}." for name, module in graph_module.named_modules() if name in used and _has_parts(module))
     for name, module in list(graph_module.named_modules()):
-        if name in used or name.startswith(owners):
+        if name.startswith(owners) or (name in used and _has_parts(module)):
             continue
-        for tensor_name in [*module._parameters, *module._buffers]:
-            full = f"{name}.{tensor_name}" if name else tensor_name
-            if full not in used:
-                module._parameters.pop(tensor_name, None)
-                module._buffers.pop(tensor_name, None)
-        for child in list(module._modules):
-            full = f"{name}.{child}" if name else child
-            if full not in used and full not in prefixes:
-                del module._modules[child]
+        kept = {
+            n: child for n, child in module._modules.items() if _full(name, n) in used or _full(name, n) in prefixes
+        }
+        tensors = {**module._parameters, **module._buffers}
+        if name in used or (len(kept) == len(module._modules) and all(_full(name, n) in used for n in tensors)):
+            continue
+        holder = (
+            module if not name else nn.Module()
+        )  # another graph may still call the layer that hung here: it stays whole
+        for n in tensors:
+            if _full(name, n) not in used:
+                holder._parameters.pop(n, None)
+                holder._buffers.pop(n, None)
+            elif holder is not module:
+                set_tensor(holder, n, tensors[n])  # type: ignore[arg-type]
+        holder._modules = dict(kept)
+        if name and name in prefixes:
+            parent, leaf = _parent(graph_module, name)
+            parent._modules[leaf] = holder
+
+
+def _full(name: str, leaf: str) -> str:
+    return f"{name}.{leaf}" if name else leaf
 
 
 def _has_parts(module: nn.Module) -> bool:

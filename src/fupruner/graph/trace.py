@@ -96,7 +96,7 @@ def _refuse_unsupported(model: nn.Module) -> None:
             raise TraceError(
                 f"{name} of {type(model).__name__} is {kind}; only real floating-point networks can be rewritten."
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_usable(tensor):
             raise TraceError(
                 f"{name} of {type(model).__name__} holds NaN or infinite values.", hint="Load finite weights first."
             )
@@ -110,7 +110,9 @@ def _is_usable(tensor: Tensor) -> bool:
     total = tensor.detach().sum()
     if bool(torch.isfinite(total)):
         return True
-    return bool(torch.isfinite(tensor).all()) if isinstance(tensor, nn.Parameter) else not bool(torch.isnan(tensor).any())
+    return (
+        bool(torch.isfinite(tensor).all()) if isinstance(tensor, nn.Parameter) else not bool(torch.isnan(tensor).any())
+    )
 
 
 class _Converter:
