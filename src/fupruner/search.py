@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from fupruner.attempt import Outcome, Setting, run_attempt
+from fupruner.errors import InputError
+from fupruner.records import Figures
+from fupruner.run_folder import RunFolder
 
 FIRST = 1.5
 STEP = 1.3
@@ -38,3 +44,50 @@ class Bracket:
         if self.failed / self.passed < CLOSE:
             return None
         return math.sqrt(self.passed * self.failed)
+
+
+def search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome | None, bool]:
+    """Try speed-ups and keep the fastest outcome within the requirement; with an asked speed-up, the only one."""
+    bracket, best, outcomes = Bracket(), None, []
+    for number in range(1, (1 if setting.options.speedup else setting.options.attempts) + 1):
+        asked = setting.options.speedup or bracket.next()
+        if asked is None:
+            break
+        try:
+            outcome = run_attempt(setting, number, asked)
+        except InputError as error:
+            if setting.options.speedup:
+                raise
+            setting.progress.note(str(error).splitlines()[0])
+            bracket.tell(asked, satisfied=False)
+            continue
+        outcomes.append(outcome)
+        satisfied = baseline.accuracy - outcome.figures.accuracy <= setting.options.max_drop
+        bracket.tell(asked, satisfied=satisfied)
+        _record(setting, run, baseline, outcomes)
+        if satisfied and (best is None or outcome.speedup > best.speedup):
+            best = outcome
+    if best is not None:
+        return best, True
+    return (outcomes[-1], False) if setting.options.speedup else (None, True)
+
+
+def _record(setting: Setting, run: RunFolder, baseline: Figures, outcomes: list[Outcome]) -> None:
+    """Write what is known after each attempt."""
+    rows: list[dict[str, Any]] = [
+        {
+            "attempt": o.history.attempt, "asked_speedup": o.history.asked_speedup, "speedup": o.speedup,
+            "accuracy": o.figures.accuracy, "drop": baseline.accuracy - o.figures.accuracy,
+            "satisfied": baseline.accuracy - o.figures.accuracy <= setting.options.max_drop,
+            "latency_ms": o.figures.latency_ms, "macs": o.figures.macs, "params": o.figures.params,
+        }
+        for o in outcomes
+    ]  # fmt: skip
+    run.write("attempts.json", rows)
+    run.write("history.json", [o.history for o in outcomes])
+    run.event("attempt", **rows[-1])
+    verdict = "meets" if rows[-1]["satisfied"] else "misses"
+    setting.progress.note(
+        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {rows[-1]['accuracy']:.2f} % "
+        f"({-rows[-1]['drop']:+.2f} points): {verdict} the requirement"
+    )

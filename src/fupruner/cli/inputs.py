@@ -7,13 +7,16 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
 from torch import Tensor, nn
 
 from fupruner.errors import InputError
+
+if TYPE_CHECKING:
+    from fupruner.training.task import Task
 
 InputShape = Annotated[
     str | None, typer.Option("--input-shape", help="One input without the batch, like 3x32x32, if not known.")
@@ -53,6 +56,22 @@ class Network:
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def labelled_images(network: Network, source: str) -> Task:
+    """Images with labels for a network, named as for ``optimize``.
+
+    Raises:
+        InputError: the images cannot be read or do not fit the network.
+    """
+    from fupruner.training.data import check_labels, load_data
+    from fupruner.training.task import Classification
+
+    images = load_data(source, image_shape=tuple(network.inputs[0].shape[1:]), mean=network.mean, std=network.std)
+    check_labels(images, outputs_of(network.module, network.inputs))
+    return Classification(images)
 
 
 def load_network(model: str, weights: Path | None, shape: str | None) -> Network:
@@ -65,7 +84,8 @@ def load_network(model: str, weights: Path | None, shape: str | None) -> Network
 
     name = str(Path(model) / "model.pt2") if Path(model).is_dir() else model
     loaded = load_model(name, weights)
-    return Network(loaded.module, example_inputs(shape_of_inputs(loaded.input_shape, shape, model)))
+    inputs = example_inputs(shape_of_inputs(loaded.input_shape, shape, model))
+    return Network(loaded.module, inputs, loaded.mean, loaded.std)
 
 
 def shape_of_inputs(known: tuple[int, ...] | None, given: str | None, model: str) -> tuple[int, ...]:

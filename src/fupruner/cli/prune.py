@@ -1,22 +1,25 @@
-"""``fupruner prune``: remove filters once, without data."""
+"""``fupruner prune``: remove filters once, without training; better with images, possible without."""
 
 # ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help and bad input answer at once
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import InputShape, Json, Network, Weights, load_network, new_file
+from fupruner.cli.inputs import InputShape, Json, Network, Weights, labelled_images, load_network, new_file
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
 from fupruner.records import Plan
 from fupruner.report import words
+
+if TYPE_CHECKING:
+    from fupruner.training.task import Task
 
 
 def prune(
@@ -27,10 +30,17 @@ def prune(
     speedup: Annotated[float | None, typer.Option("--speedup", help="Predicted speed-up, more than 1.")] = None,
     target: Annotated[str, option("target")] = default("target"),
     weights: Weights = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Images to score filters on, named as for 'optimize'.")
+    ] = None,
     input_shape: InputShape = None,
     json: Json = False,
 ) -> None:
-    """Prune MODEL in one shot; accuracy is not looked at (see 'optimize')."""
+    """Prune MODEL in one shot; nothing is trained and accuracy is not looked at (see 'optimize').
+
+    Without images filters are chosen by their norms. With --data they are chosen by their effect on the loss, and what is
+    left takes over what was removed.
+    """
     from fupruner.targets.registry import get_target
 
     if (ratio is None) == (speedup is None):
@@ -42,15 +52,16 @@ def prune(
     get_target(target)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json):
-        plan = _run(load_network(model, weights, input_shape), amount, target, out)
+        network = load_network(model, weights, input_shape)
+        plan = _run(network, amount, target, None if data is None else labelled_images(network, data), out)
     if json:
         print_json({**plan.model_dump(mode="json"), "out": out})
     else:
         _show(plan, out)
 
 
-def _run(network: Network, amount: dict[str, float], target: str, out: Path) -> Plan:
-    result = fupruner.prune(network.module, network.inputs, target=target, **amount)
+def _run(network: Network, amount: dict[str, Any], target: str, data: Task | None, out: Path) -> Plan:
+    result = fupruner.prune(network.module, network.inputs, target=target, data=data, **amount)
     fupruner.export(result.module, network.inputs, out, target=target)
     return result.plan
 
