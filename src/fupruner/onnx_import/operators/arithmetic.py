@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fupruner.onnx_import.node import Built, Node, UnsupportedError, operator
-from fupruner.onnx_import.values import Value, first_tensor, on_host, operand, settle, tensor
+from fupruner.onnx_import.values import Value, array, first_tensor, on_host, operand, settle, tensor
 
 Function = Callable[..., Any]
 
@@ -50,7 +50,7 @@ def binary(node: Node) -> Built:
 
 def _binary(a: Value, b: Value, function: Function) -> Any:
     if on_host(a, b):
-        return settle(np.asarray(function(a, b)))
+        return array(function(a, b))
     like = first_tensor(a, b)
     return function(operand(a, like), operand(b, like))
 
@@ -68,8 +68,8 @@ def _div(a: Value, b: Value) -> Any:
             return operand(a, like) / operand(b, like)
         return torch.div(tensor(a, like), tensor(b, like), rounding_mode="trunc")
     if np.issubdtype(np.asarray(a).dtype, np.floating):
-        return python.truediv(a, b)
-    return settle(np.asarray(python.floordiv(a, b)))  # sizes are not negative
+        return array(python.truediv(a, b))
+    return array(python.floordiv(a, b))  # sizes are not negative
 
 
 @operator("Mod")
@@ -86,7 +86,7 @@ def many(node: Node) -> Built:
 
 def _many(*values: Value, functions: tuple[Function, Function]) -> Any:
     if on_host(*values):
-        return reduce(functions[1], values)
+        return array(reduce(functions[1], values))
     like = first_tensor(*values)
     return reduce(functions[0], [tensor(value, like) for value in values])
 
@@ -108,7 +108,7 @@ def unary(node: Node) -> Built:
 
 
 def _unary(x: Value, function: Function, name: str) -> Any:
-    if isinstance(x, Tensor):
+    if not isinstance(x, np.ndarray):
         return function(x)
     made = np.empty(x.shape, dtype=object)
     made.reshape(-1)[:] = [_HOST_UNARY[name](item) for item in x.reshape(-1).tolist()]
@@ -142,8 +142,8 @@ def _same(x: Value) -> Value:
 
 
 def _reduce(x: Value, name: str, axes: tuple[int, ...], keep: bool) -> Any:
-    if not isinstance(x, Tensor):
-        return settle(np.asarray(_HOST_REDUCTIONS[name](x, axis=axes or None, keepdims=keep)))
+    if isinstance(x, np.ndarray):
+        return array(_HOST_REDUCTIONS[name](x, axis=axes or None, keepdims=keep))
     dims = list(axes) or list(range(x.dim()))
     if name == "ReduceProd":
         return reduce(lambda y, dim: y.prod(dim, keepdim=keep), sorted((d % x.dim() for d in dims), reverse=True), x)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from fupruner.errors import InputError
 from fupruner.onnx_import.node import Built, Node, UnsupportedError, operator
-from fupruner.onnx_import.values import Value, first_tensor, integers, on_host, settle, tensor
+from fupruner.onnx_import.values import Value, array, first_tensor, integers, on_host, settle, tensor
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -41,12 +41,15 @@ def cut(node: Node) -> Built:
 
 
 def _slice(x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None) -> Any:
-    rank = len(x.shape)
     begins, stops = integers(starts), integers(ends)
-    along = [axis % rank for axis in integers(axes)] if axes is not None else list(range(len(begins)))
+    along = (
+        [axis if axis >= 0 else axis + len(x.shape) for axis in integers(axes)]
+        if axes is not None
+        else list(range(len(begins)))
+    )
     strides = integers(steps) if steps is not None else [1] * len(begins)
     for axis, begin, stop, stride in zip(along, begins, stops, strides, strict=True):
-        if stride > 0 or not isinstance(x, Tensor):
+        if stride > 0 or isinstance(x, np.ndarray):
             x = x[(slice(None),) * axis + (slice(begin, stop, stride),)]
         else:
             positions = list(range(*slice(begin, stop, stride).indices(int(x.shape[axis]))))
@@ -63,7 +66,7 @@ def split(node: Node) -> Built:
 
 
 def _split(x: Value, sizes: tuple[int, ...], count: int, axis: int) -> Any:
-    if isinstance(x, Tensor):
+    if not isinstance(x, np.ndarray):
         return x.split(list(sizes), axis) if sizes else x.chunk(count, axis)
     return tuple(np.split(x, np.cumsum(sizes)[:-1].tolist() if sizes else count, axis=axis))
 
@@ -75,12 +78,10 @@ def gather(node: Node) -> Built:
 
 
 def _gather(x: Value, indices: Value, axis: int) -> Any:
-    if not isinstance(x, Tensor):
-        if isinstance(indices, Tensor):
-            return torch.from_numpy(np.array(settle(x)))[indices] if axis == 0 else None
-        return np.asarray(x).take(settle(np.asarray(indices)).astype(np.int64), axis=axis)
-    axis %= x.dim()
-    if isinstance(indices, Tensor):
+    if isinstance(x, np.ndarray):
+        return array(x.take(np.array(integers(indices), np.int64).reshape(indices.shape), axis=axis))
+    axis = axis if axis >= 0 else axis + x.dim()
+    if not isinstance(indices, np.ndarray):
         picked = x.index_select(axis, indices.reshape(-1))
         return picked.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
     if indices.ndim == 0:
@@ -108,19 +109,20 @@ def pad(node: Node) -> Built:
 
 
 def _pad(x: Value, pads: Value, *, fixed: float, mode: str, axes: tuple[int, ...] | None = None) -> Tensor:
-    if not isinstance(x, Tensor):
+    if isinstance(x, np.ndarray):
         raise InputError("An array of sizes is padded; that is not supported.")
     sides = integers(pads)
     half = len(sides) // 2
+    rank = half if axes is None else x.dim()
     sides_of: dict[int, tuple[Any, Any]] = {
-        axis % x.dim(): (sides[i], sides[half + i]) for i, axis in enumerate(axes or range(half))
+        axis % rank: (sides[i], sides[half + i]) for i, axis in enumerate(axes or range(half))
     }
     padded = [axis for axis, pair in sides_of.items() if pair != (0, 0)]
     if not padded:
         return x
     # reflection needs all spatial axes in its list, padded or not
     first = min(padded) if mode == "constant" else min(2, *padded)
-    flat = [side for axis in reversed(range(first, x.dim())) for side in sides_of.get(axis, (0, 0))]
+    flat = [side for axis in reversed(range(first, rank)) for side in sides_of.get(axis, (0, 0))]
     return F.pad(x, flat, mode, fixed) if mode == "constant" else F.pad(x, flat, mode)
 
 

@@ -180,15 +180,11 @@ def layer_norm(node: Node) -> Built:
 
 @operator("GroupNormalization")
 def group_norm(node: Node) -> Built:
-    """A group norm; before operator set 21 its scale and bias are per group."""
-    groups, shape = node.attribute("num_groups"), node.shape(0)
-    weight, bias = node.required(1, "scale"), node.required(2, "bias")
+    """A group norm with a scale per channel; the form of operator set 18, with a scale per group, was withdrawn."""
     if node.opset < 21:
-        channels = shape[1] if shape is not None and len(shape) > 1 else None
-        if channels is None:
-            raise UnsupportedError("with an unknown number of channels")
-        weight, bias = (np.repeat(value, channels // groups) for value in (weight, bias))
-    layer = nn.GroupNorm(groups, weight.size, eps=node.attribute("epsilon", 1e-5))
+        raise UnsupportedError("of an operator set before 21")
+    weight, bias = node.required(1, "scale"), node.required(2, "bias")
+    layer = nn.GroupNorm(node.attribute("num_groups"), weight.size, eps=node.attribute("epsilon", 1e-5))
     return Built(_fill(layer, weight=weight, bias=bias), (node.input(0),))
 
 

@@ -66,7 +66,7 @@ def _mode(mode: str, place: str, rounding: str, opset: int) -> str:
 
 
 def _resize(
-    x: Tensor, scales: Value | None, sizes: Value | None, *, mode: str, axes: tuple[int, ...] | None = None, corners: bool | None = None
+    x: Tensor, scales: Value | None = None, sizes: Value | None = None, *, mode: str, axes: tuple[int, ...] | None = None, corners: bool | None = None
 ) -> Tensor:  # fmt: skip
     by_size = sizes is not None and len(integers(sizes)) > 0
     given = dict(zip(axes or range(x.dim()), integers(sizes if by_size else scales), strict=True))

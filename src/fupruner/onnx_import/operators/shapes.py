@@ -33,11 +33,11 @@ def _identity(x: Value) -> Value:
 @operator("Shape")
 def shape(node: Node) -> Built:
     """Sizes of a tensor, or some of them."""
-    return node.call(partial(_shape, start=node.attribute("start", 0), end=node.attribute("end")))
+    return node.call(partial(_shape, start=node.attribute("start", 0), end=node.attribute("end"), rank=node.rank()))
 
 
-def _shape(x: Value, start: int, end: int | None) -> Value:
-    return host(list(x.shape)[start:end])
+def _shape(x: Value, start: int, end: int | None, rank: int | None) -> Value:
+    return host([x.shape[i] for i in range(len(x.shape) if rank is None else rank)][start:end])
 
 
 @operator("Size")
@@ -71,7 +71,7 @@ def _cast_like(x: Value, like: Value) -> Value:
 
 
 def _cast(x: Value, to: torch.dtype | None) -> Value:
-    if isinstance(x, Tensor):
+    if not isinstance(x, np.ndarray):
         floating = x.is_floating_point() and to is None
         return x if floating else x.to(to or torch.get_default_dtype())
     if x.dtype == object:
@@ -82,21 +82,29 @@ def _cast(x: Value, to: torch.dtype | None) -> Value:
 @operator("Reshape")
 def reshape(node: Node) -> Built:
     """Another shape with the same elements."""
+    if _is_flatten(node):
+        return node.call(nn.Flatten(1), 1)
     return node.call(partial(_reshape, keep_zeros=bool(node.attribute("allowzero", 0))))
+
+
+def _is_flatten(node: Node) -> bool:
+    """Whether a shape says, with or without numbers, that everything but the batch becomes one axis.
+
+    Said without numbers it also holds once channels are removed.
+    """
+    sizes, shape = node.constant(1), node.shape(0)
+    if sizes is None or shape is None or sizes.size != 2 or len(shape) < 2 or node.attribute("allowzero", 0):
+        return False
+    rows, columns = sizes.tolist()
+    rest = [size for size in shape[1:] if size is not None]
+    whole = len(rest) == len(shape) - 1 and product(rest) == columns
+    return (rows == 0 and (columns == -1 or whole)) or (rows == -1 and whole)
 
 
 def _reshape(x: Value, sizes: Value, keep_zeros: bool) -> Any:
     wanted = integers(sizes)
     if not keep_zeros:
         wanted = [x.shape[i] if _is(size, 0) else size for i, size in enumerate(wanted)]
-    if isinstance(x, Tensor) and len(wanted) == 2 and x.dim() >= 2:
-        # the usual way to a classifier; said without numbers, it also holds once channels are removed
-        features = product(x.shape[1:])
-        rows, columns = wanted
-        if (_is(rows, -1) and columns == features) or (
-            rows == x.shape[0] and (_is(columns, -1) or columns == features)
-        ):
-            return x.flatten(1) if x.dim() > 2 else x
     return x.reshape(wanted)
 
 
@@ -124,7 +132,7 @@ def transpose(node: Node) -> Built:
 
 def _transpose(x: Value, order: list[int] | None) -> Value:
     order = order or list(range(len(x.shape)))[::-1]
-    return x.permute(order) if isinstance(x, Tensor) else x.transpose(order)
+    return x.transpose(order) if isinstance(x, np.ndarray) else x.permute(order)
 
 
 @operator("Squeeze")
@@ -135,7 +143,7 @@ def squeeze(node: Node) -> Built:
 
 def _squeeze(x: Value, axes: tuple[int, ...]) -> Value:
     axes = axes or tuple(i for i, size in enumerate(x.shape) if _is(size, 1))
-    return x.squeeze(axes) if isinstance(x, Tensor) else x.squeeze(axis=axes)
+    return x.squeeze(axis=axes) if isinstance(x, np.ndarray) else x.squeeze(axes)
 
 
 @operator("Unsqueeze")
@@ -145,10 +153,9 @@ def unsqueeze(node: Node) -> Built:
 
 
 def _unsqueeze(x: Value, axes: tuple[int, ...]) -> Value:
-    if not isinstance(x, Tensor):
+    if isinstance(x, np.ndarray):
         return np.expand_dims(x, axes)
-    rank = x.dim() + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    for axis in sorted(axis if axis >= 0 else axis + x.dim() + len(axes) for axis in axes):
         x = x.unsqueeze(axis)
     return x
 
@@ -164,7 +171,7 @@ def _expand(x: Value, sizes: Value) -> Any:
     rank = max(len(wanted), len(known))
     wanted, known = ([1] * (rank - len(side)) + side for side in (wanted, known))
     shape = [have if _is(want, 1) else want for want, have in zip(wanted, known, strict=True)]
-    if isinstance(x, Tensor):
+    if not isinstance(x, np.ndarray):
         return x.expand(shape)
     if all(isinstance(want, int) for want in shape):
         return np.broadcast_to(x, shape)
@@ -178,7 +185,7 @@ def tile(node: Node) -> Built:
 
 
 def _tile(x: Value, repeats: Value) -> Any:
-    return x.repeat(integers(repeats)) if isinstance(x, Tensor) else np.tile(x, integers(repeats))
+    return np.tile(x, integers(repeats)) if isinstance(x, np.ndarray) else x.repeat(integers(repeats))
 
 
 @operator("ConstantOfShape")
