@@ -33,7 +33,8 @@ CASES = [
     ("Conv", "x w", W, {"auto_pad": "VALID", "dilations": [2, 2]}, {}),
     ("Conv", "x w", {"w": random(6, 1, 3, 3)}, {"group": 3}, {}),
     ("Conv", "x w", {"w": random(4, 3, 3)}, {"strides": [2]}, {"shape": ("n", 3, 11)}),
-    ("ConvTranspose", "x w b", {"w": random(3, 2, 3, 3), "b": random(2)}, {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 0]}, {}),
+    ("ConvTranspose", "x w b", {"w": random(3, 2, 3, 3), "b": random(2)},
+     {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 0]}, {}),
     ("ConvTranspose", "x w", {"w": random(3, 2, 3, 3)}, {"strides": [2, 2], "pads": [1, 1, 0, 1]}, {}),
     ("ConvTranspose", "x w", {"w": random(3, 1, 2, 2)}, {"group": 3, "strides": [2, 2]}, {}),
     ("Gemm", "x w b", {"w": random(5, 6), "b": random(5)}, {"transB": 1, "alpha": 0.5, "beta": 2.0}, {"shape": ("n", 6)}),
@@ -130,9 +131,11 @@ CASES = [
     ("Resize", "x s", {"s": np.float32([1, 1, 2, 2])}, {}, {"opset": 10}),
     ("Resize", "x - s", {"s": np.float32([1, 1, 2, 3])}, {}, {}),
     ("Resize", "x - s", {"s": np.float32([1, 1, 2, 2])}, {"mode": "linear"}, {}),
-    ("Resize", "x - - s", {"s": ints(2, 3, 5, 17)}, {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, {"shape": (2, 3, 8, 10)}),
+    ("Resize", "x - - s", {"s": ints(2, 3, 5, 17)}, {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+     {"shape": (2, 3, 8, 10)}),
     ("Resize", "x - - s", {"s": ints(13, 17)}, {"axes": [2, 3], "mode": "cubic"}, {"opset": 18}),
-    ("Resize", "x - - s", {"s": ints(2, 3, 11, 7)}, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, {"shape": (2, 3, 8, 10)}),
+    ("Resize", "x - - s", {"s": ints(2, 3, 11, 7)}, {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+     {"shape": (2, 3, 8, 10)}),
     *[(op, "x", {}, {}, {}) for op in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Abs", "Neg", "Exp", "Reciprocal", "Erf", "Sin",
                                        "Cos", "Floor", "Ceil", "Round", "Sign", "Identity")],
 ]  # fmt: skip
@@ -177,7 +180,8 @@ def check(folder: Path, nodes: list, constants: dict, **more: object) -> nn.Modu
 def shuffle(batch: str) -> list:
     """Channel shuffle by sizes read from the tensor, as exporters write it."""
     return [
-        node("Shape", "x", "s"), node("Gather", f"s {batch}", "n", axis=0), node("Unsqueeze", "n zero", "n1"), node("Slice", "s two four", "hw"),
+        node("Shape", "x", "s"), node("Gather", f"s {batch}", "n", axis=0), node("Unsqueeze", "n zero", "n1"),
+        node("Slice", "s two four", "hw"),
         node("Concat", "n1 groups hw", "wide", axis=0), node("Reshape", "x wide", "a"), node("Transpose", "a", "b", perm=[0, 2, 1, 3, 4]),
         node("Concat", "n1 minus hw", "narrow", axis=0), node("Reshape", "b narrow"),
     ]  # fmt: skip
@@ -202,9 +206,11 @@ def test_sizes_that_depend_on_the_batch_stay_symbols_of_the_captured_graph(tmp_p
 
 def test_arithmetic_on_sizes(tmp_path: Path):
     nodes = [
-        node("Shape", "x", "s"), node("Cast", "s", "f", to=TensorProto.FLOAT), node("Slice", "f two four", "hw"), node("Mul", "hw scale", "g"),
+        node("Shape", "x", "s"), node("Cast", "s", "f", to=TensorProto.FLOAT), node("Slice", "f two four", "hw"),
+        node("Mul", "hw scale", "g"),
         node("Floor", "g", "h"), node("Cast", "h", "hw2", to=TensorProto.INT64), node("Slice", "s zero two", "nc"),
-        node("Concat", "nc hw2", "sizes", axis=0), node("Resize", "x - - sizes", "z", mode="nearest"), node("ReduceProd", "hw2", "p", keepdims=0),
+        node("Concat", "nc hw2", "sizes", axis=0), node("Resize", "x - - sizes", "z", mode="nearest"),
+        node("ReduceProd", "hw2", "p", keepdims=0),
         node("Cast", "p", "q", to=TensorProto.FLOAT), node("Div", "z q"),
     ]  # fmt: skip
     check(tmp_path, nodes, {"two": ints(2), "four": ints(4), "zero": ints(0), "scale": np.float32([2, 3])})
@@ -238,7 +244,8 @@ def test_split_in_every_form(tmp_path: Path):
 
 def test_constants_are_computed_once(tmp_path: Path):
     nodes = [
-        node("Constant", "", "k", value_float=2.0), node("Mul", "w k", "w2"), node("Transpose", "w2", "w3", perm=[1, 0]), node("MatMul", "x w3"),
+        node("Constant", "", "k", value_float=2.0), node("Mul", "w k", "w2"), node("Transpose", "w2", "w3", perm=[1, 0]),
+        node("MatMul", "x w3"),
     ]  # fmt: skip
     network = check(tmp_path, nodes, {"w": random(4, 10)})
     assert [type(layer) for layer in network.children()] == [nn.Linear]

@@ -45,7 +45,8 @@ def hard(last: str = "Mul", low: float = 0.0) -> tuple[list, dict]:
 
 def layer_norm(axis: int = -1) -> tuple[list, dict]:
     nodes = [
-        node("ReduceMean", "x", "m", axes=[-1]), node("Sub", "x m", "c"), node("Pow", "c two", "p"), node("ReduceMean", "p", "v", axes=[axis]),
+        node("ReduceMean", "x", "m", axes=[-1]), node("Sub", "x m", "c"), node("Pow", "c two", "p"),
+        node("ReduceMean", "p", "v", axes=[axis]),
         node("Add", "v eps", "e"), node("Sqrt", "e", "r"), node("Div", "c r", "n"), node("Mul", "n s", "t"), node("Add", "t b"),
     ]  # fmt: skip
     return nodes, {"two": number(2), "eps": number(1e-5), "s": positive(10), "b": random(10)}

@@ -96,7 +96,8 @@ def test_control_flow(tmp_path: Path):
         ([node("MaxPool", "x", "y i", kernel_shape=[2, 2])], {}, "MaxPool with indices as an output"),
         ([node("Conv", "x w", pads=[0, 0, -1, 0])], {"w": random(6, 3, 3, 3)}, "Conv with negative pads"),
         ([node("ConvTranspose", "x w", output_shape=[20, 20])], {"w": random(3, 2, 3, 3)}, "ConvTranspose with a given output shape"),
-        ([node("Resize", "x - s", mode="nearest", nearest_mode="ceil")], {"s": np.float32([1, 1, 2, 2])}, "Resize with mode nearest, half_pixel, ceil"),
+        ([node("Resize", "x - s", mode="nearest", nearest_mode="ceil")], {"s": np.float32([1, 1, 2, 2])},
+         "Resize with mode nearest, half_pixel, ceil"),
         ([node("Cast", "x", to=TensorProto.STRING)], {}, "Cast to STRING"),
     ],
 )  # fmt: skip

@@ -66,8 +66,14 @@ def _mode(mode: str, place: str, rounding: str, opset: int) -> str:
 
 
 def _resize(
-    x: Tensor, scales: Value | None = None, sizes: Value | None = None, *, mode: str, axes: tuple[int, ...] | None = None, corners: bool | None = None
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    scales: Value | None = None,
+    sizes: Value | None = None,
+    *,
+    mode: str,
+    axes: tuple[int, ...] | None = None,
+    corners: bool | None = None,
+) -> Tensor:
     by_size = sizes is not None and len(integers(sizes)) > 0
     given = dict(zip(axes or range(x.dim()), integers(sizes if by_size else scales), strict=True))
     if any(given.get(axis) not in (None, x.shape[axis] if by_size else 1) for axis in (0, 1)):
