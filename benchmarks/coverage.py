@@ -110,8 +110,10 @@ def child(name: str, connection: Any) -> None:
     warnings.simplefilter("ignore")
     try:
         connection.send(measure(name))
-    except BaseException as error:  # noqa: BLE001 - every failure is a row of the table
-        connection.send({"name": name, "traced": False, "fused": False, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
+    except BaseException as error:
+        connection.send(
+            {"name": name, "traced": False, "fused": False, "failed": f"{type(error).__name__}: {str(error)[:300]}"}
+        )
 
 
 def run(name: str) -> dict[str, Any]:
@@ -123,7 +125,11 @@ def run(name: str) -> dict[str, Any]:
     process.start()
     there.close()
     try:
-        row = here.recv() if here.poll(SECONDS) else {"name": name, "traced": False, "fused": False, "failed": f"no result in {SECONDS} s"}
+        row = (
+            here.recv()
+            if here.poll(SECONDS)
+            else {"name": name, "traced": False, "fused": False, "failed": f"no result in {SECONDS} s"}
+        )
     except EOFError:
         row = {"name": name, "traced": False, "fused": False, "failed": "the process died (memory limit?)"}
     process.kill()
@@ -145,12 +151,19 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                            "failed": [r["name"] for r in mine if "failed" in r]}  # fmt: skip
     seconds = [row["trace_seconds"] + row["fuse_seconds"] for row in rows if row["fused"]]
     wrong = [row["name"] for row in rows if row["fused"] and not is_right(row)]
-    return counted | {"mismatches": wrong, "median_seconds": statistics.median(seconds or [0]), "worst_seconds": max(seconds, default=0)}
+    return counted | {
+        "mismatches": wrong,
+        "median_seconds": statistics.median(seconds or [0]),
+        "worst_seconds": max(seconds, default=0),
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| network | traced | fused | error f64 | error f32 | operators | norms | adds | seconds |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| network | traced | fused | error f64 | error f32 | operators | norms | adds | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         if not row["fused"]:
             words = str(row.get("refused", row.get("failed"))).splitlines()[0].replace("|", "/")
@@ -158,7 +171,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             continue
         pairs = [" -> ".join(map(str, row[key])) for key in ("operators", "norms", "adds")]
         seconds = row["trace_seconds"] + row["fuse_seconds"]
-        lines.append(f"| {row['name']} | yes | yes | {row['error_float64']:.1e} | {row['error_float32']:.1e} | {' | '.join(pairs)} | {seconds:.1f} |")
+        lines.append(
+            f"| {row['name']} | yes | yes | {row['error_float64']:.1e} | {row['error_float32']:.1e} | {' | '.join(pairs)} | {seconds:.1f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -185,11 +200,27 @@ def main() -> None:
     rows = []
     for name in options.only or networks():
         rows.append(run(name))
-        print(json.dumps({k: rows[-1].get(k) for k in ("name", "fused", "error_float32", "trace_seconds", "fuse_seconds", "refused", "failed")}), flush=True)
-        hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__, "threads": 1}
+        print(
+            json.dumps(
+                {
+                    k: rows[-1].get(k)
+                    for k in ("name", "fused", "error_float32", "trace_seconds", "fuse_seconds", "refused", "failed")
+                }
+            ),
+            flush=True,
+        )
+        hardware = {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg()[0],
+            "torch": torch.__version__,
+            "threads": 1,
+        }
         result = {"hardware": hardware, "level": LEVEL, "n": 1, "summary": summary(rows), "rows": rows}
         options.out.with_suffix(".json").write_text(json.dumps(result, indent=1))
-    options.out.with_suffix(".md").write_text(f"# Coverage of fusion\n\n```\n{json.dumps(summary(rows), indent=1)}\n```\n\n{table(rows)}")
+    options.out.with_suffix(".md").write_text(
+        f"# Coverage of fusion\n\n```\n{json.dumps(summary(rows), indent=1)}\n```\n\n{table(rows)}"
+    )
     print(json.dumps(summary(rows), indent=1))
 
 

@@ -14,7 +14,7 @@ from fupruner.graph.channelwise import ReservedNorm
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 
 _CONV_OF_RANK: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSE_OF_RANK = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+TRANSPOSE_OF_RANK = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def with_tensors(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
@@ -92,6 +92,13 @@ def is_pointwise(conv: Any) -> bool:
     return math.prod(conv.kernel_size) == 1 and padding_of(conv) == (0,) * len(conv.kernel_size)
 
 
+def is_depthwise(module: Any) -> bool:
+    """Whether a convolution maps every channel to itself alone."""
+    return (
+        isinstance(module, CONVS) and module.groups == module.in_channels == module.out_channels and module.groups > 1
+    )
+
+
 def is_centred(conv: Any) -> bool:
     """Whether output pixel i lies over input pixel i * stride: odd kernel and matching zero padding."""
     padding = padding_of(conv)
@@ -121,9 +128,9 @@ def has_statistics(norm: Any) -> bool:
     """Whether a norm is a batch norm with running statistics, that is, affine in eval mode."""
     return (
         isinstance(norm, ReservedNorm)
-        or isinstance(norm, NORMS)
+        or (isinstance(norm, NORMS)
         and norm.running_mean is not None
-        and norm.running_var is not None
+        and norm.running_var is not None)
     )
 
 
@@ -203,7 +210,7 @@ def compose_kernels(first: Tensor, second: Tensor, *, spacing: tuple[int, ...], 
     """
     if math.prod(second.shape[2:]) == 1 and math.prod(first.shape[2:]) == 1:
         return (second.flatten(1) @ first.flatten(1)).view(second.shape[0], first.shape[1], *first.shape[2:])
-    return _TRANSPOSE_OF_RANK[first.dim() - 2](second, first, stride=spacing, dilation=dilation)  # type: ignore[operator, no-any-return]
+    return TRANSPOSE_OF_RANK[first.dim() - 2](second, first, stride=spacing, dilation=dilation)  # type: ignore[operator, no-any-return]
 
 
 def macs_of(layer: Any, out_shape: tuple[int, ...]) -> int:

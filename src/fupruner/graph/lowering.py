@@ -172,7 +172,7 @@ def _split(x: Any, split_size_or_sections: Any = None, dim: int = 0, *, split_si
 
 def _index(x: Any, index: Any) -> Calls:
     """Slices, whole numbers and new axes; everything else is left to the exporter."""
-    if isinstance(x, tuple | list) or not isinstance(index, tuple | slice | int) and index is not None:
+    if isinstance(x, tuple | list) or (not isinstance(index, tuple | slice | int) and index is not None):
         return None
     calls: list[Any] = []
     source: Any = x

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import fired, fused, kinds, reasons
 from torch import Tensor, nn
+
+from helpers import fired, fused, kinds, reasons
 
 IMAGE = (2, 4, 9, 8)
 

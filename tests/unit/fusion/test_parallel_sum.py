@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import fired, fused, kinds, reasons
 from torch import Tensor, nn
+
+from helpers import fired, fused, kinds, reasons
 
 IMAGE = (2, 4, 9, 8)
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fupruner.fusion.algebra import (
+    TRANSPOSE_OF_RANK,
     bias_of,
     compose_kernels,
+    is_depthwise,
     macs_of,
     make_conv,
     padding_of,
@@ -147,21 +149,38 @@ def merge_layers(first: Any, second: Any, composite: Composite | None) -> Any:
         weight = weight_of(second)
         return with_tensors(second, weight @ weight_of(first), weight @ bias_of(first) + bias_of(second))
     groups = composite.groups
-    one = spread_groups(weight_of(first), first.groups, groups).unflatten(0, (groups, -1))
     two = spread_groups(weight_of(second), second.groups, groups).unflatten(0, (groups, -1))
     bias = (two.flatten(3).sum(3) @ bias_of(first).view(groups, -1, 1)).flatten() + bias_of(second)
-    kernels = [
-        compose_kernels(a, b, spacing=composite.spacing, dilation=composite.inner)
-        for a, b in zip(one, two, strict=True)
-    ]
-    return make_conv(
-        torch.cat(kernels),
-        bias,
-        stride=composite.stride,
-        padding=composite.padding,
-        dilation=composite.dilation,
-        groups=groups,
-    )
+    settings = {
+        "stride": composite.stride,
+        "padding": composite.padding,
+        "dilation": composite.dilation,
+        "groups": groups,
+    }
+    weight = _depthwise_product(first, second, composite)
+    if weight is None:
+        one = spread_groups(weight_of(first), first.groups, groups).unflatten(0, (groups, -1))
+        pairs = zip(one, two, strict=True)
+        weight = torch.cat(
+            [compose_kernels(a, b, spacing=composite.spacing, dilation=composite.inner) for a, b in pairs]
+        )
+    return make_conv(weight, bias, **settings)
+
+
+def _depthwise_product(first: Any, second: Any, composite: Composite) -> Tensor | None:
+    """Kernel of a dense and a depthwise convolution in a row, channel by channel instead of summed over zeros."""
+    transpose: Any = TRANSPOSE_OF_RANK[len(first.kernel_size)]
+    if is_depthwise(first) and second.groups == 1:
+        return transpose(  # type: ignore[no-any-return]
+            weight_of(second), weight_of(first), stride=composite.spacing, dilation=composite.inner, groups=first.groups
+        )
+    if is_depthwise(second) and first.groups == 1:
+        rows = weight_of(first).transpose(0, 1)
+        product: Tensor = transpose(
+            rows, weight_of(second), stride=composite.inner, dilation=composite.spacing, groups=second.groups
+        )
+        return product.transpose(0, 1)
+    return None
 
 
 def _rewrite(context: Context, match: Match) -> fx.Node:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from fupruner.fusion.algebra import bias_of, weight_of, with_tensors
+from fupruner.fusion.algebra import bias_of, is_depthwise, weight_of, with_tensors
 from fupruner.fusion.rule import Context, Level, Match, Refuse, Rule, only_user
 from fupruner.graph import edit
 from fupruner.graph.cost import CONVS
@@ -69,7 +69,7 @@ def _constant_index(context: Context, node: fx.Node) -> Tensor | None:
 
 
 def _shuffle(node: fx.Node, channels: Tensor) -> Permutation | None:
-    """reshape to (N, g, C / g, ...), transpose axes 1 and 2, reshape back."""
+    """Reshape to (N, g, C / g, ...), transpose axes 1 and 2, reshape back."""
     swap = node.all_input_nodes[0]
     if swap.target not in (aten.transpose.int, aten.permute.default) or only_user(swap) is None:
         return None
@@ -152,13 +152,6 @@ class PermutationIntoWeights(Rule):
         if isinstance(module, CONVS):
             edit.replace_module(context.graph_module, reader, permuted_rows(module, inverse))
         return _permute_after(context, reader, permutation.order)
-
-
-def is_depthwise(module: Any) -> bool:
-    """Whether a convolution maps every channel to itself alone."""
-    return (
-        isinstance(module, CONVS) and module.groups == module.in_channels == module.out_channels and module.groups > 1
-    )
 
 
 def permuted_rows(conv: Any, order: Tensor) -> Any:

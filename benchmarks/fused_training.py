@@ -1,0 +1,96 @@
+"""Does a fused network train? CIFAR-10 ResNet-20, one epoch at learning rate 0.01, with and without aggressive fusion.
+
+Measured: validation accuracy before and after one epoch of fine-tuning (SGD, momentum 0.9, weight decay 5e-4, one-cycle schedule of
+``fupruner.training``, batch 256, bf16, no distillation) from the same adapted checkpoint, of
+    unfused       the network as it was trained, with its own norms
+    folded        aggressively fused, no norms: what happens without calibration
+    calibrated    aggressively fused, calibrated norms on 1,024 training images
+    frozen        the same, with reserved filters and the columns that read them held
+n = 1 run per row, seed 0. Needs ../shared/data (JPEG images and the adapted checkpoint).
+
+    python benchmarks/fused_training.py [--rows unfused calibrated ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fupruner.fusion import freeze_reserved, fuse_graph, insert_norms, release_reserved
+from fupruner.graph.trace import trace
+from fupruner.models.cifar_resnet import resnet20
+from fupruner.models.weights import load_weights
+from fupruner.training.data import load_data
+from fupruner.training.loop import train
+from fupruner.training.task import Classification
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+RESULT = Path(__file__).parent / "results" / "fused_training.json"
+LEARNING_RATE = 0.01
+
+
+def network(row: str, task: Classification) -> nn.Module:
+    """The network of one row, before training."""
+    model = resnet20()
+    load_weights(model, DATA / "checkpoints" / "cifar10_jpeg_resnet20.safetensors")
+    if row == "unfused":
+        return model
+    example = (torch.randn(2, 3, 32, 32),)
+    fused, log = fuse_graph(trace(model, example), example, "aggressive")
+    assert "add" not in log.after.operators
+    if row == "folded":
+        return fused
+    batches: list[Tensor] = [images for images, _ in task.calibration_batches(1024)]
+    calibrated = insert_norms(fused, batches)
+    if row == "frozen":
+        freeze_reserved(calibrated, columns=True)
+    return calibrated
+
+
+def main() -> None:
+    """Train every row and write the result after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", nargs="*", default=["unfused", "calibrated", "frozen", "folded"])
+    rows = parser.parse_args().rows
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    data = load_data(str(DATA / "cifar10" / "jpeg"), **statistics)
+    results = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
+    for row in rows:
+        torch.manual_seed(0)
+        task = Classification(data, batch_size=256, augment="light")
+        model = network(row, task)
+        before, start = task.evaluate(model), time.perf_counter()
+        epochs = train(model, task, epochs=1, learning_rate=LEARNING_RATE, seed=0)
+        seconds = time.perf_counter() - start
+        if row == "frozen":
+            release_reserved(model)  # type: ignore[arg-type]
+        results[row] = {
+            "before": before,
+            "after": task.evaluate(model),
+            "loss": epochs[-1].loss,
+            "seconds": round(seconds, 1),
+        }
+        print(row, results[row], flush=True)
+        hardware = {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(
+            json.dumps(
+                {"learning_rate": LEARNING_RATE, "epochs": 1, "n": 1, "hardware": hardware, "rows": results}, indent=1
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
