@@ -15,7 +15,7 @@ FLAGS = {
         "--weights", "MODEL",
     },
     "fuse": {"--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
-    "prune": {"--help", "--input-shape", "--json", "--out", "--ratio", "--speedup", "--target", "--weights", "MODEL"},
+    "prune": {"--data", "--help", "--input-shape", "--json", "--out", "--ratio", "--speedup", "--target", "--weights", "MODEL"},
     "bench": {"--help", "--json", "--target", "--threads", "FILE"},
     "export": {"--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
     "targets": {"--help", "--json"},

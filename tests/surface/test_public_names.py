@@ -29,11 +29,7 @@ def test_all_names_exist_and_are_documented() -> None:
     [
         ("fuse", ["model", "example_inputs", "level"]),
         ("prune", ["model", "example_inputs", "ratio", "speedup", "target"]),
-        pytest.param(
-            "prune",
-            ["importance", "data", "fusion"],
-            marks=pytest.mark.xfail(reason="one-shot pruning takes neither data nor fusion yet"),
-        ),
+        ("prune", ["importance", "data", "fusion"]),
         ("export", ["module", "example_inputs", "path", "target"]),
         ("measure", ["path_or_module", "example_inputs", "target"]),
         ("optimize", ["model", "example_inputs", "task", "target", "max_drop", "speedup", "epochs", "out"]),

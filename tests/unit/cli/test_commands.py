@@ -176,7 +176,7 @@ def test_fuse_json_is_the_log(recorder: Recorder) -> None:
 def test_prune_passes_the_ratio_and_exports(recorder: Recorder, tmp_path: Path) -> None:
     result = invoke("prune", DIGITS, "--ratio", 0.5, "--out", tmp_path / "pruned.onnx")
     assert result.exit_code == 0, result.output
-    assert recorder.calls[0] == ("prune", {"target": "cpu", "ratio": 0.5})
+    assert recorder.calls[0] == ("prune", {"target": "cpu", "data": None, "ratio": 0.5})
     assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", "target": "cpu"})
     assert "Predicted time on cpu (table): 1.00 ms -> 0.500 ms." in result.stdout
 

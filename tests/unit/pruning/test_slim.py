@@ -48,7 +48,9 @@ def test_closed_branch_disappears_with_its_layers() -> None:
     close(network, 0.5, branches=("blocks.0",))
     small = slim(network, (torch.randn(2, 3, 8, 8),))
     assert not any(name.startswith("blocks.0") for name, _ in small.named_parameters())
-    assert check.largest_error(network.graph_module, small, [inputs((3, 8, 8))], torch.float64) < check.FLOAT64_TOLERANCE
+    assert (
+        check.largest_error(network.graph_module, small, [inputs((3, 8, 8))], torch.float64) < check.FLOAT64_TOLERANCE
+    )
 
 
 def test_closing_gates_changes_the_function() -> None:
@@ -88,13 +90,25 @@ def test_group_without_any_channel_is_refused() -> None:
         slim(network, (torch.randn(2, 3, 8, 8),))
 
 
-def test_closed_filters_keep_receiving_gradients() -> None:
+def test_closing_filters_keep_receiving_gradients() -> None:
     network = nets.gated(nets.Chain(), 3, 8, 8)
     close(network, 0.5)
+    network.set(network.is_open, frozenset(), softness=0.5)
     module = network.graph_module.train()
     module(torch.randn(4, 3, 8, 8)).square().mean().backward()
     group = next(g for g in network.groups.groups if g.name == "a")
-    closed = ~network.is_open[group.units]
+    closing = torch.from_numpy(~network.is_open[group.units])
     gradient = module.na.weight.grad
     assert gradient is not None
-    assert bool((gradient[torch.from_numpy(closed)].abs() > 0).any())
+    assert bool((gradient[closing].abs() > 0).all())
+
+
+def test_soft_gate_scales_what_it_closes() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    gate, units = network.gates[0]
+    x = torch.randn(2, len(units), 4, 4)
+    is_open = network.is_open.copy()
+    is_open[units[0]] = False
+    network.set(is_open, frozenset(), softness=0.25)
+    assert torch.equal(gate(x)[:, 0], 0.25 * x[:, 0])
+    assert torch.equal(gate(x)[:, 1:], x[:, 1:])

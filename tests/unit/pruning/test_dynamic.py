@@ -1,0 +1,71 @@
+import numpy as np
+
+from fupruner.pruning.dynamic import DynamicPruning
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.importance import Importance
+from fupruner.pruning.plan import Planner
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.schedule import BudgetSchedule
+from unit.pruning import nets
+from unit.pruning.test_plan import ByWork
+
+
+class Scripted:
+    """Scores that are given in advance, one set per decision; the first ``low`` units of a group are unimportant."""
+
+    def __init__(self, network: GatedNetwork, lows: list[slice]) -> None:
+        self.group = next(g for g in network.groups.prunable if g.name == "a")
+        self.lows = iter(lows)
+        self.units = network.groups.labelling.units
+
+    def __call__(self, network: GatedNetwork) -> Importance:
+        scores = np.full(self.units, 1.0)
+        scores[self.group.units[next(self.lows)]] = 1e-3
+        return Importance("scripted", scores, {b.name: 1e3 for b, _ in network.branches})
+
+
+def dynamic(network: GatedNetwork, lows: list[slice], schedule: BudgetSchedule) -> DynamicPruning:
+    planner = Planner(network, Pricer(network, ByWork()), "made-up", 16)
+    return DynamicPruning(network, planner, Scripted(network, lows), schedule)
+
+
+def test_filters_come_back_when_they_matter_again() -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    first, rest = slice(0, 16), slice(16, 32)
+    pruning = dynamic(network, [first, rest, rest, rest], BudgetSchedule(1.2, 0, 30, 4))
+    decisions = [pruning.decide(step) for step in pruning.schedule.steps()]
+    assert decisions[0].closed > 0
+    assert sum(d.reopened for d in decisions[1:]) > 0
+    group = next(g for g in network.groups.prunable if g.name == "a")
+    assert network.is_open[group.units[:8]].any()
+
+
+def test_steady_scores_reopen_nothing() -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    pruning = dynamic(network, [slice(0, 16)] * 5, BudgetSchedule(1.5, 0, 30, 5))
+    decisions = [pruning.decide(step) for step in pruning.schedule.steps()]
+    assert sum(d.reopened for d in decisions) == 0
+    assert [d.closed for d in decisions] == sorted(d.closed for d in decisions)
+
+
+def test_gates_close_softly_and_are_shut_at_the_deadline() -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    pruning = dynamic(network, [slice(0, 16)] * 5, BudgetSchedule(1.5, 0, 30, 5))
+    smallest = []
+    for step in pruning.schedule.steps():
+        pruning.decide(step)
+        smallest.append(min(float(gate.value.min()) for gate, _ in network.gates))
+    assert smallest == sorted(smallest, reverse=True)
+    assert 0 < smallest[0] < 1
+    assert smallest[-1] == 0
+
+
+def test_plan_at_the_deadline_meets_the_asked_speedup() -> None:
+    network = nets.gated(nets.Residual(32), 3, 8, 8)
+    planner = Planner(network, Pricer(network, ByWork()), "made-up", 16)
+    flat = Importance("flat", np.full(network.groups.labelling.units, 0.01), {b.name: 0.1 for b, _ in network.branches})
+    pruning = DynamicPruning(network, planner, lambda _: flat, BudgetSchedule(1.8, 0, 20, 3))
+    decisions = [pruning.decide(step) for step in pruning.schedule.steps()]
+    assert decisions[-1].asked_speedup == 1.8
+    assert decisions[-1].predicted_speedup >= 1.8
+    assert pruning.plan is not None
