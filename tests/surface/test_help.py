@@ -14,7 +14,7 @@ FLAGS = {
         "--max-drop", "--out", "--seed", "--speedup", "--target", "--threads", "--train-split", "--validation-split",
         "--weights", "MODEL",
     },
-    "fuse": {"--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
+    "fuse": {"--only", "--target", "--without", "--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
     "prune": {"--data", "--help", "--input-shape", "--json", "--out", "--ratio", "--speedup", "--target", "--weights", "MODEL"},
     "bench": {"--help", "--json", "--target", "--threads", "FILE"},
     "export": {"--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},

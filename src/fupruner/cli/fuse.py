@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -22,6 +22,13 @@ def fuse(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Network, named as for 'fupruner optimize'.")],
     level: Annotated[str, typer.Option("--level", help=f"Allowed: one of {', '.join(LEVELS)}.")] = "aggressive",
+    target: Annotated[str, typer.Option("--target", help="Device whose cost model level auto asks.")] = "cpu",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="RULE", help="Use this rule alone; repeatable.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="RULE", help="Leave a rule out; repeatable.")
+    ] = None,
     weights: Weights = None,
     input_shape: InputShape = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .onnx or .pt2.")] = None,
@@ -33,15 +40,16 @@ def fuse(
     if out is not None:
         new_file(out, (".onnx", ".pt2"))
     with results_only(json):
-        log = _run(load_network(model, weights, input_shape), level, out)
+        chosen = {"level": level, "target": target, "only": tuple(only or ()), "without": tuple(without or ())}
+        log = _run(load_network(model, weights, input_shape), chosen, out)
     if json:
         print_json({**log.model_dump(mode="json"), "out": out})
     else:
         _show(log, out)
 
 
-def _run(network: Network, level: str, out: Path | None) -> FusionLog:
-    result = fupruner.fuse(network.module, network.inputs, level=level)
+def _run(network: Network, chosen: dict[str, Any], out: Path | None) -> FusionLog:
+    result = fupruner.fuse(network.module, network.inputs, **chosen)
     if out is not None:
         fupruner.export(result.module, network.inputs, out)
     return result.log

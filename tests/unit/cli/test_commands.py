@@ -43,8 +43,8 @@ class Recorder:
         options["progress"].note("epoch 1")
         build_run(out, satisfied=self.satisfied)
 
-    def fuse(self, model: nn.Module, example_inputs: object, level: str) -> Fake:
-        self.calls.append(("fuse", {"inputs": example_inputs, "level": level}))
+    def fuse(self, model: nn.Module, example_inputs: object, level: str, **chosen: Any) -> Fake:
+        self.calls.append(("fuse", {"inputs": example_inputs, "level": level, **chosen}))
         return self._result(model)
 
     def prune(self, model: nn.Module, example_inputs: object, **amount: Any) -> Fake:
