@@ -26,7 +26,7 @@ from fupruner.pruning.groups import channel_axis
 from fupruner.pruning.least_squares import ROWS, WIDEST, NormalEquations
 from fupruner.pruning.replay import Replay
 
-RIDGE = 1e-3
+RIDGE = 3e-2
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ activations see what they would see without.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
 from fupruner.pruning.branches import Branch, find_branches
 from fupruner.pruning.groups import WEIGHTED, ChannelGroups, channel_axis, find_groups
-from fupruner.pruning.labels import INSTANCE_NORMS, PER_CHANNEL, Labels, varies_only_along
+from fupruner.pruning.labels import Labels, varies_only_along
+from fupruner.pruning.operators import INSTANCE_NORMS, PER_CHANNEL
 from fupruner.pruning.structure import STRUCTURE
 
 _MOVES_ZERO = (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
@@ -198,7 +200,7 @@ def keeps_zero(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Nod
         return not numbers and len(labelled) == len(tensors) and all(n.op != "get_attr" for n in tensors)
     return (
         name in _ZERO_STAYS
-        or name in STRUCTURE
+        or (name in STRUCTURE and name != "softmax")
         or name.startswith(("max_pool", "avg_pool", "adaptive", "upsample", "getitem"))
     )
 

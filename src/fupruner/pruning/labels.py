@@ -14,35 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fupruner.graph import edit
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
-from fupruner.pruning.structure import STRUCTURE, broadcast
+from fupruner.pruning.contractions import CONTRACTIONS
+from fupruner.pruning.elementwise import elementwise
+from fupruner.pruning.operators import ELEMENTWISE, FEW_GROUPS, INSTANCE_NORMS, NARROW_GROUP, PER_CHANNEL, SPATIAL
+from fupruner.pruning.structure import STRUCTURE
 
 Labels = NDArray[np.int64]
-INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-
-ELEMENTWISE = {
-    "add", "sub", "mul", "div", "maximum", "minimum", "relu", "sigmoid", "tanh", "silu", "gelu", "hardswish", "hardsigmoid", "hardtanh",
-    "leaky_relu", "elu", "exp", "sqrt", "rsqrt", "pow", "abs", "neg", "clamp", "clamp_min", "clamp_max", "mish", "softplus", "erf", "square",
-    "log_sigmoid", "relu6", "rsub", "reciprocal", "round", "floor", "sign", "where", "to", "_to_copy", "dropout", "celu", "selu",
-}  # fmt: skip
-"""Operators whose output at one place depends on their operands at that place alone."""
-
-PER_CHANNEL = (
-    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.ELU, nn.LeakyReLU,
-    nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d,
-)  # fmt: skip
-"""Layers without parameters that treat every channel alike and on its own."""
-
-SPATIAL = {"max_pool2d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "upsample_nearest2d",
-           "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_nearest_exact2d", "adaptive_max_pool1d", "max_pool2d_with_indices"}  # fmt: skip
-"""Operators that work on the last two axes, channel by channel."""
 
 
 class Labelling:
@@ -119,8 +102,11 @@ class Labelling:
             return self._weighted(node, module, source, dims - 1, dims)
         if isinstance(module, (*NORMS, *INSTANCE_NORMS, nn.PReLU)):
             return self._per_channel(node, module, source)
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            return self._normalised(node, module, source)
         if isinstance(module, nn.Flatten) and source is not None:
-            return STRUCTURE["flatten"](self, node, source)
+            flattened: Labels | None = STRUCTURE["flatten"](self, node, source)
+            return flattened
         if isinstance(module, PER_CHANNEL) or getattr(module, "per_channel", False):
             return source if source is None or source.ndim == dims else self._give_up(node, source)
         return self._give_up(node, source)
@@ -138,12 +124,16 @@ class Labelling:
             if source is None:
                 source = self.fresh(channels, axis, dims)
                 self.freeze(source, f"{node.target} is grouped and reads channels that cannot be removed")
-            self._tie_groups(source.reshape(groups, -1), labels.reshape(groups, -1))
+            self._tie_groups(np.broadcast_to(source.ravel(), channels).reshape(groups, -1), labels.reshape(groups, -1))
         self._same_module(str(node.target), source, labels)
         return labels
 
     def _tie_groups(self, inputs: Labels, outputs: Labels) -> None:
-        """A group of a convolution is one unit: all its input and output channels."""
+        """A group of a convolution is one unit; of a few wide groups, each loses the channels at the same places instead."""
+        if len(inputs) <= FEW_GROUPS and min(inputs.shape[1], outputs.shape[1]) > NARROW_GROUP:
+            self.tie(inputs, inputs[:1])
+            self.tie(outputs, outputs[:1])
+            return
         self.tie(inputs, inputs[:, :1])
         self.tie(outputs, inputs[:, :1])
 
@@ -154,6 +144,26 @@ class Labelling:
             return source
         if not varies_only_along(source, 1):
             return self._give_up(node, source)
+        self._same_module(str(node.target), source, None)
+        return source
+
+    def _normalised(self, node: fx.Node, module: Any, source: Labels | None) -> Labels | None:
+        """A norm over groups of channels loses whole groups; where one channel is missing, the others would change."""
+        groups = getattr(module, "num_groups", 1)
+        if source is None:
+            return None
+        if groups == 1 or not varies_only_along(source, 1):
+            over = (
+                range(source.ndim - len(module.normalized_shape), source.ndim)
+                if isinstance(module, nn.LayerNorm)
+                else range(1, source.ndim)
+            )
+            if all(source.shape[d] == 1 for d in over):
+                return source
+            self.freeze(source, f"{node.target} normalises over channels: without one, the others would change")
+            return None
+        blocks = source.reshape(groups, -1)
+        self.tie(blocks, blocks[:, :1])
         self._same_module(str(node.target), source, None)
         return source
 
@@ -182,10 +192,13 @@ class Labelling:
         if name in ("sym_size", "size"):
             return None
         if name in ELEMENTWISE:
-            return self._elementwise(node)
+            return elementwise(self, node)
+        if name in CONTRACTIONS:
+            return CONTRACTIONS[name](self, node)
         handler = STRUCTURE.get(name)
         if handler is not None and sources[0] in self.labels:
-            return handler(self, node, self.labels[sources[0]])
+            result: Labels | tuple[Labels | None, ...] | None = handler(self, node, self.labels[sources[0]])
+            return result
         if name in SPATIAL and self.labels.get(sources[0]) is not None and self.labels[sources[0]].ndim == 4:
             source = self.labels[sources[0]]
             return source if varies_only_along(source, 1) else self._give_up(node, source)
@@ -193,74 +206,13 @@ class Labelling:
             self._give_up(node, self.of(source_node))
         return None
 
-    def _elementwise(self, node: fx.Node) -> Labels | None:
-        shape = shape_of(node)
-        if not shape:
-            return None
-        result: Labels | None = None
-        for operand in node.all_input_nodes:
-            labels = self.of(operand)
-            if labels is None:
-                labels = self._constant(operand, len(shape))
-                if labels is None:
-                    continue
-            labels = broadcast(labels, len(shape))
-            if result is None:
-                result = labels
-            else:
-                self._tie_overlap(result, labels, shape)
-                result = result if result.size >= labels.size else labels
-        return self._freeze_against_unlabelled(node, result)
-
-    def _tie_overlap(self, a: Labels, b: Labels, shape: tuple[int, ...]) -> None:
-        """Tie two operands where both have labels along the same axes; a broadcast axis ties nothing."""
-        for axis in range(len(shape)):
-            if (a.shape[axis] > 1) != (b.shape[axis] > 1) and max(a.size, b.size) > 1:
-                self._edges_for_partial(a, b, axis)
-                return
-        self.tie(a, b)
-
-    def _edges_for_partial(self, a: Labels, b: Labels, axis: int) -> None:
-        """Operands that vary along different axes: an operand without labels along an axis may still be as long there."""
-        self.tie(a, b) if a.size == 1 or b.size == 1 else self._freeze_both(a, b)
-
-    def _freeze_both(self, a: Labels, b: Labels) -> None:
-        for labels in (a, b):
-            self.freeze(labels, "it meets channels along another axis in an element-wise operator")
-
-    def _constant(self, operand: fx.Node, dims: int) -> Labels | None:
-        """A parameter or buffer in an element-wise operator gets labels along its one long axis, and is cut with them."""
-        if operand.op != "get_attr":
-            return None
-        value = edit.get_attribute(self.graph_module, str(operand.target))
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            return None
-        long = [d for d, n in enumerate(value.shape) if n > 1]
-        if len(long) != 1:
-            return None
-        labels = self.fresh(value.shape[long[0]], long[0], value.dim())
-        self.labels[operand] = labels
-        return labels
-
-    def _freeze_against_unlabelled(self, node: fx.Node, result: Labels | None) -> Labels | None:
-        """An operand that cannot be followed but is as long along a labelled axis pins that axis."""
-        if result is None:
-            return None
-        for operand in node.all_input_nodes:
-            shape = shape_of(operand)
-            if operand in self.labels or not shape:
-                continue
-            shape = (1,) * (result.ndim - len(shape)) + shape
-            if any(result.shape[d] > 1 and shape[d] > 1 for d in range(result.ndim)):
-                self.freeze(result, f"{node.name} combines it with {operand.name}, whose channels cannot be followed")
-        return result
-
-    def _give_up(self, node: fx.Node, source: Labels | None) -> None:
+    def _give_up(self, node: fx.Node, source: Labels | None) -> Labels | None:
         """Freeze what an operator outside the table reads."""
         if source is not None:
             kind = kind_of(self.graph_module, node)
             self.unknown[kind] = self.unknown.get(kind, 0) + 1
             self.freeze(source, f"{node.name} ({kind}) is not known to treat channels one by one")
+        return None
 
     # -- the result --------------------------------------------------------------------------------------------------
 
@@ -290,7 +242,8 @@ class Labelling:
             return None
         index: list[Any] = [0] * labels.ndim
         index[axis] = slice(None)
-        return self.unit_of[labels[tuple(index)]]
+        along: Labels = self.unit_of[labels[tuple(index)]]
+        return along
 
     def kept_along(self, node: fx.Node, axis: int, is_open: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         """Which positions along an axis survive when only the open units are kept; None if the axis is not followed."""

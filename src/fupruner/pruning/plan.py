@@ -74,7 +74,8 @@ class Planner:
             candidate = self._best(importance, is_open, closed, spent - budget)
             if candidate is None:
                 raise InputError(
-                    f"A speed-up of {speedup:.2f}x is out of reach on {self.target}: {self.baseline_ms / spent:.2f}x is the largest predicted one.",
+                    f"A speed-up of {speedup:.2f}x is out of reach on {self.target}: "
+                    f"{self.baseline_ms / spent:.2f}x is the largest predicted one.",
                     hint=f"Ask for at most {self.baseline_ms / spent:.2f}.",
                 )
             moves.append(candidate.move)

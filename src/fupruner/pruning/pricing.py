@@ -111,7 +111,7 @@ class Pricer:
             kept = int(is_open[priced.inputs].sum())
             changes["in_shape"] = _with_channels(shape.in_shape, priced.axis, kept)
             if shape.groups > 1:
-                changes["groups"] = max(1, shape.groups * kept // len(priced.inputs))
+                changes["groups"] = max(1, int(is_open[priced.inputs].reshape(shape.groups, -1).any(axis=1).sum()))
         if priced.outputs is not None:
             changes["out_shape"] = _with_channels(shape.out_shape, priced.axis, int(is_open[priced.outputs].sum()))
         if shape.fused_add and adds.intersection(priced.layer.merged):

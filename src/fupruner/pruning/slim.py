@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
 from fupruner.pruning.gates import Gate, GatedNetwork
 from fupruner.pruning.groups import channel_axis
-from fupruner.pruning.labels import INSTANCE_NORMS, Labelling
+from fupruner.pruning.labels import Labelling
+from fupruner.pruning.operators import INSTANCE_NORMS
 from fupruner.pruning.structure import argument, split_sizes
 
 Mask = NDArray[np.bool_]
@@ -124,7 +126,7 @@ class _Cut:
                 )
             if inputs is not None or outputs is not None:
                 edit.replace_module(self.graph_module, node, cut_weighted(module, _index(inputs), _index(outputs)))
-        elif isinstance(module, (*NORMS, *INSTANCE_NORMS, nn.PReLU)):
+        elif isinstance(module, (*NORMS, *INSTANCE_NORMS, nn.PReLU, nn.GroupNorm)):
             kept = self.kept(node, 1)
             if kept is not None:
                 edit.replace_module(self.graph_module, node, cut_per_channel(module, _index(kept)))
@@ -157,7 +159,7 @@ class _Cut:
             return
         edges = np.cumsum([0, *split_sizes(node, len(mask))])
         node.target = torch.ops.aten.split_with_sizes.default
-        node.args = (source, [int(mask[a:b].sum()) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis)
+        node.args = (source, [int(mask[a:b].sum()) for a, b in pairwise(edges)], axis)
 
     def slice(self, node: fx.Node) -> None:
         """Move the ends of a slice to where its channels lie now."""
@@ -187,11 +189,18 @@ class _Cut:
         _set_argument(node, 1, pads)
 
 
+def _keep_scale(cut: _Cut, node: fx.Node) -> None:
+    """Attention divides by the root of the width of its queries unless told otherwise: tell it the width from before."""
+    query = node.all_input_nodes[0]
+    if node.kwargs.get("scale") is None and cut.kept(query, len(shape_of(query)) - 1) is not None:
+        node.kwargs = {**node.kwargs, "scale": shape_of(query)[-1] ** -0.5}
+
+
 _ARGUMENTS: dict[str, Callable[[_Cut, fx.Node], None]] = {
     "reshape": lambda cut, node: cut.sizes(node, 1), "view": lambda cut, node: cut.sizes(node, 1),
     "expand": lambda cut, node: cut.sizes(node, 1), "unflatten": lambda cut, node: cut.sizes(node, 2),
     "chunk": _Cut.split, "split": _Cut.split, "split_with_sizes": _Cut.split,
-    "slice": _Cut.slice, "pad": _Cut.pad, "constant_pad_nd": _Cut.pad,
+    "scaled_dot_product_attention": _keep_scale, "slice": _Cut.slice, "pad": _Cut.pad, "constant_pad_nd": _Cut.pad,
 }  # fmt: skip
 
 
@@ -207,15 +216,20 @@ def cut_weighted(layer: Any, inputs: Tensor | None, outputs: Tensor | None) -> n
     """A copy of a convolution, transposed convolution or linear layer with some input and output channels.
 
     Args:
-        layer: grouped layers lose whole groups, so both index lists must hold whole groups.
-        inputs, outputs: indices to keep; None keeps all.
+        layer: grouped layers lose whole groups, or the channels at the same places in every group.
+        inputs: indices to keep; None keeps all.
+        outputs: the same.
     """
     weight, transposed = layer.weight.detach(), isinstance(layer, TRANSPOSED)
     groups = getattr(layer, "groups", 1)
     in_axis, out_axis = (0, 1) if transposed else (1, 0)
+    alive = groups
     if groups > 1:
-        kept = inputs if transposed else outputs
-        weight = weight if kept is None else weight.index_select(0, kept)
+        rows, columns = (inputs, outputs) if transposed else (outputs, inputs)
+        weight = weight if rows is None else weight.index_select(0, rows)
+        if columns is not None:
+            alive, places = _in_group(columns, weight.shape[1])
+            weight = weight.index_select(1, places)
     else:
         weight = weight if inputs is None else weight.index_select(in_axis, inputs)
         weight = weight if outputs is None else weight.index_select(out_axis, outputs)
@@ -231,23 +245,35 @@ def cut_weighted(layer: Any, inputs: Tensor | None, outputs: Tensor | None) -> n
         changed.out_features, changed.in_features = weight.shape
         return changed  # type: ignore[no-any-return]
     n_in = layer.in_channels if inputs is None else len(inputs)
-    changed.groups = groups * n_in // layer.in_channels if groups > 1 else 1
+    changed.groups = alive
     changed.in_channels, changed.out_channels = n_in, layer.out_channels if outputs is None else len(outputs)
     return changed  # type: ignore[no-any-return]
+
+
+def _in_group(kept: Tensor, width: int) -> tuple[int, Tensor]:
+    """How many groups have channels left, and the places inside a group that are kept; the same ones in every group."""
+    group = kept // width
+    return len(group.unique()), kept[group == group[0]] % width
+
+
+_COUNTS: dict[type[nn.Module], str] = {nn.PReLU: "num_parameters", nn.GroupNorm: "num_channels"}
 
 
 def cut_per_channel(layer: Any, kept: Tensor) -> nn.Module:
     """A copy of a norm or PReLU with some of its channels."""
     changed = copy.copy(layer)
-    size = layer.num_parameters if isinstance(layer, nn.PReLU) else layer.num_features
+    attribute = _COUNTS.get(type(layer), "num_features")
+    size = getattr(layer, attribute)
 
-    def cut(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or tensor.dim() != 1 or len(tensor) != size or size == 1:
+    def cut(tensor: Tensor) -> Tensor:
+        if tensor.dim() != 1 or len(tensor) != size or size == 1:
             return tensor
         return tensor.detach().index_select(0, kept)
 
     changed._parameters = {k: None if p is None else nn.Parameter(cut(p)) for k, p in layer._parameters.items()}
-    changed._buffers = {k: cut(b) for k, b in layer._buffers.items()}
+    changed._buffers = {k: None if b is None else cut(b) for k, b in layer._buffers.items()}
     changed._modules = {}
-    setattr(changed, "num_parameters" if isinstance(layer, nn.PReLU) else "num_features", len(kept))
+    setattr(changed, attribute, len(kept))
+    if isinstance(layer, nn.GroupNorm):
+        changed.num_groups = layer.num_groups * len(kept) // size
     return changed  # type: ignore[no-any-return]

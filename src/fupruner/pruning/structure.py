@@ -6,6 +6,7 @@ Each operator has a label rule here (``STRUCTURE``); ``slim`` derives the new ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,27 +40,40 @@ def argument(node: fx.Node, index: int, name: str, default: Any) -> Any:
     return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
-def _source_shape(node: fx.Node) -> tuple[int, ...]:
-    return (1, *shape_of(node.all_input_nodes[0])[1:])
-
-
-def _tie_to_one_axis(labelling: Labelling, labels: Labels) -> Labels:
-    """Where labels differ along several axes, channels can leave along the longest one only; the rest are tied."""
+def _to_one_axis(labelling: Labelling, labels: Labels) -> Labels:
+    """Where labels differ along several axes, channels can leave along the longest one only; the rest are tied to it."""
     long = [d for d, n in enumerate(labels.shape) if n > 1]
-    if len(long) > 1:
-        keep = max(long, key=lambda d: (labels.shape[d], d))
-        index = tuple(slice(None) if d == keep else slice(0, 1) for d in range(labels.ndim))
-        labelling.tie(labels, labels[index])
-    return labels
+    if len(long) < 2:
+        return labels
+    keep = max(long, key=lambda d: (labels.shape[d], d))
+    first = labels[tuple(slice(None) if d == keep else slice(0, 1) for d in range(labels.ndim))]
+    labelling.tie(labels, first)
+    return first
 
 
 def _reshape(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
-    out, given = shape_of(node), _source_shape(node)
-    if not out or source.shape[0] != 1 or shape_of(node.all_input_nodes[0])[:1] != out[:1]:
+    out, given = shape_of(node), shape_of(node.all_input_nodes[0])
+    if not out or source.shape[0] != 1:
         labelling.freeze(source, f"{node.name} mixes channels with the batch")
         return None
-    full = np.broadcast_to(source, given)
-    return _tie_to_one_axis(labelling, compress(full.reshape((1, *out[1:]))))
+    if given[:1] == out[:1]:
+        given, out = (1, *given[1:]), (1, *out[1:])
+    labels = compress(np.broadcast_to(source, given).reshape(out))
+    if labels.shape[0] != 1:
+        labelling.freeze(source, f"{node.name} mixes channels with the batch")
+        return None
+    return _to_one_axis(labelling, labels)
+
+
+def _reshape_as(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
+    """The shape comes from another tensor, which has to lose the same channels."""
+    labels, other = _reshape(labelling, node, source), labelling.of(node.args[1])
+    if labels is None or other is None or other.shape != labels.shape:
+        labelling.freeze(source, f"{node.name} takes its shape from a tensor with other channels")
+        labelling.freeze(other, f"{node.name} takes its shape from it")
+        return None
+    labelling.tie(labels, other)
+    return labels
 
 
 def _permute(labelling: Labelling, node: fx.Node, source: Labels) -> Labels:
@@ -130,7 +144,7 @@ def _split(labelling: Labelling, node: fx.Node, source: Labels) -> tuple[Labels 
     sizes = split_sizes(node, length)
     edges = np.cumsum([0, *sizes])
     parts = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         part = source if source.shape[axis] == 1 else source.take(range(start, stop), axis=axis)
         parts.append(part.squeeze(axis) if unbind else part)
     return tuple(parts)
@@ -168,7 +182,8 @@ def _select(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | Non
     if source.shape[axis] == 1:
         return source.squeeze(axis)
     labelling.freeze(source, f"{node.name} picks single channels")
-    return source.take(int(index), axis=axis)  # type: ignore[arg-type]
+    part: Labels = np.take(source, [int(index)], axis=axis).squeeze(axis)  # type: ignore[arg-type]
+    return part
 
 
 def _pad(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
@@ -188,36 +203,34 @@ def _pad(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
 
 
 def _reduce(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
-    """Mean, sum or maximum over axes along which labels do not differ; a sum may also run over tied channels."""
-    dims = argument(node, 1, "dim", None)
+    """Mean, sum, norm or maximum over axes along which labels do not differ; to a sum or norm closed channels add nothing."""
+    name = str(node.target)
+    norm = "vector_norm" in name
+    dims = argument(node, 2 if norm else 1, "dim", None)
     if dims is None or dims == []:
         labelling.freeze(source, f"{node.name} reduces over channels")
         return None
     axes = tuple((d % source.ndim) for d in ([dims] if isinstance(dims, int) else dims))
-    keep = bool(argument(node, 2, "keepdim", False))
-    long = [d for d in axes if source.shape[d] > 1]
-    others = [d for d, n in enumerate(source.shape) if n > 1 and d not in axes]
-    if long and not others:
-        labelling.freeze(source, f"{node.name} reduces over channels")
+    keep = bool(argument(node, 3 if norm else 2, "keepdim", False))
+    if any(source.shape[d] > 1 for d in axes):
+        if "sum" not in name and not norm:
+            labelling.freeze(source, f"{node.name} reduces over channels")
         return None
-    if long:  # the channels leave along another axis; those that are summed up must leave together
-        index = tuple(slice(0, 1) if d in long else slice(None) for d in range(source.ndim))
-        labelling.tie(source, source[index])
-        source = source[index]
     return source if keep else source.squeeze(axes)
 
 
 def _flip_or_roll(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
+    dims = argument(node, 2 if "roll" in str(node.target) else 1, "dims", None)
+    if dims and all(source.shape[d] == 1 for d in ([dims] if isinstance(dims, int) else dims)):
+        return source
     labelling.freeze(source, f"{node.name} moves channels around")
     return None
 
 
 def _softmax(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
-    axis = int(node.args[1]) % source.ndim  # type: ignore[arg-type]
-    if source.shape[axis] > 1:
-        long = [d for d, n in enumerate(source.shape) if n > 1 and d != axis]
-        if not long or max(source.shape[d] for d in long) < source.shape[axis]:
-            labelling.freeze(source, f"{node.name} normalises over channels")
+    if source.shape[int(node.args[1]) % source.ndim] > 1:  # type: ignore[arg-type]
+        labelling.freeze(source, f"{node.name} normalises over channels")
+        return None
     return source
 
 
@@ -233,11 +246,12 @@ def _pixel_shuffle(labelling: Labelling, node: fx.Node, source: Labels) -> Label
 
 
 STRUCTURE: dict[str, Callable[[Any, fx.Node, Labels], Any]] = {
-    "reshape": _reshape, "view": _reshape, "flatten": _reshape, "unflatten": _reshape, "_unsafe_view": _reshape,
+    "reshape": _reshape, "view": _reshape, "flatten": _reshape, "unflatten": _reshape, "_unsafe_view": _reshape, "reshape_as": _reshape_as,
     "permute": _permute, "transpose": _transpose, "unsqueeze": _unsqueeze, "squeeze": _squeeze, "expand": _expand,
     "cat": _cat, "chunk": _split, "split": _split, "split_with_sizes": _split, "unbind": _split,
     "slice": _slice, "select": _select, "pad": _pad, "constant_pad_nd": _pad,
-    "mean": _reduce, "sum": _reduce, "amax": _reduce, "softmax": _softmax, "flip": _flip_or_roll, "roll": _flip_or_roll,
+    "mean": _reduce, "sum": _reduce, "amax": _reduce, "linalg_vector_norm": _reduce,
+    "expand_as": _expand, "softmax": _softmax, "flip": _flip_or_roll, "roll": _flip_or_roll,
     "pixel_shuffle": _pixel_shuffle,
 }  # fmt: skip
 """Label rules of operators that rearrange tensors, by name."""

@@ -42,7 +42,12 @@ class Chain(nn.Module):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.a, self.na, self.b, self.nb = conv(3, width), nn.BatchNorm2d(width), conv(width, 2 * width), nn.BatchNorm2d(2 * width)
+        self.a, self.na, self.b, self.nb = (
+            conv(3, width),
+            nn.BatchNorm2d(width),
+            conv(width, 2 * width),
+            nn.BatchNorm2d(2 * width),
+        )
         self.fc = nn.Linear(2 * width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +62,10 @@ class Residual(nn.Module):
         super().__init__()
         self.stem = conv(3, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(conv(width, width), nn.BatchNorm2d(width), nn.ReLU(), conv(width, width), nn.BatchNorm2d(width)) for _ in range(2)
+            nn.Sequential(
+                conv(width, width), nn.BatchNorm2d(width), nn.ReLU(), conv(width, width), nn.BatchNorm2d(width)
+            )
+            for _ in range(2)
         )
         self.fc = nn.Linear(width, 5)
 
@@ -73,7 +81,13 @@ class PreActivation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.n1, self.a, self.n2, self.b = conv(3, 16), nn.BatchNorm2d(16), conv(16, 8), nn.BatchNorm2d(8), conv(8, 16)
+        self.stem, self.n1, self.a, self.n2, self.b = (
+            conv(3, 16),
+            nn.BatchNorm2d(16),
+            conv(16, 8),
+            nn.BatchNorm2d(8),
+            conv(8, 16),
+        )
         self.fc = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +114,12 @@ class Shuffle(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.point, self.depth, self.last = conv(3, 16), nn.Conv2d(8, 8, 1), conv(8, 8, groups=8), nn.Conv2d(16, 4, 1)
+        self.stem, self.point, self.depth, self.last = (
+            conv(3, 16),
+            nn.Conv2d(8, 8, 1),
+            conv(8, 8, groups=8),
+            nn.Conv2d(16, 4, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = F.relu(self.stem(x)).chunk(2, dim=1)
@@ -114,7 +133,12 @@ class Grouped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.g, self.up, self.fc = conv(3, 16), conv(16, 32, groups=4), nn.ConvTranspose2d(32, 8, 2, stride=2), nn.Linear(8 * 64, 6)
+        self.a, self.g, self.up, self.fc = (
+            conv(3, 16),
+            conv(16, 32, groups=4),
+            nn.ConvTranspose2d(32, 8, 2, stride=2),
+            nn.Linear(8 * 64, 6),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(F.relu(self.up(F.relu(self.g(F.relu(self.a(x)))))).flatten(1))
@@ -167,7 +191,108 @@ class Scaled(nn.Module):
         return self.b(torch.tanh(self.a(x) * self.scale + self.shift))
 
 
+class FewGroups(nn.Module):
+    """Two groups of eight channels, and a transposed convolution of two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.g = conv(3, 16), conv(16, 32, groups=2)
+        self.up, self.last = nn.ConvTranspose2d(32, 16, 2, stride=2, groups=2), conv(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.up(F.relu(self.g(F.relu(self.a(x)))))))
+
+
+class GroupNormed(nn.Module):
+    """Norms over groups of channels on a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.na, self.b, self.nb, self.last = (
+            conv(3, 16),
+            nn.GroupNorm(4, 16),
+            conv(16, 16),
+            nn.GroupNorm(8, 16),
+            conv(16, 4),
+        )
+        for norm in (self.na, self.nb):
+            nn.init.normal_(norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.na(self.a(x)))
+        return self.last(x + self.nb(self.b(x)))
+
+
+class Attention(nn.Module):
+    """Four heads of six channels from one linear layer, by hand or fused, on tokens that a norm freezes."""
+
+    def __init__(self, fused: bool = True) -> None:
+        super().__init__()
+        self.patches, self.norm, self.fused = nn.Conv2d(3, 24, 2, 2), nn.LayerNorm(24), fused
+        self.qkv, self.proj, self.up, self.down, self.fc = (
+            nn.Linear(a, b) for a, b in ((24, 72), (24, 24), (24, 48), (48, 24), (24, 5))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        n, t, c = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, t, 3, 4, 6).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v) if self.fused else _cosine(q, k, v)
+        x = x + self.proj(y.transpose(1, 2).reshape(n, t, c))
+        return self.fc((x + self.down(F.gelu(self.up(self.norm(x))))).mean(1))
+
+
+def _cosine(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (F.normalize(q, dim=-1) @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+class CosineAttention(Attention):
+    """The same with normalised queries and plain products."""
+
+    def __init__(self) -> None:
+        super().__init__(fused=False)
+
+
+class SplitAttention(nn.Module):
+    """A convolution of two groups whose halves are weighed against each other channel by channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.g, self.down, self.up, self.last = (
+            conv(3, 16),
+            conv(16, 32, groups=2),
+            nn.Conv2d(16, 8, 1),
+            nn.Conv2d(8, 32, 1),
+            conv(16, 4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.g(F.relu(self.a(x))))
+        n, _, h, w = x.shape
+        halves = x.reshape(n, 2, 16, h, w)
+        weights = (
+            self.up(F.relu(self.down(halves.sum(1).mean((2, 3), keepdim=True)))).reshape(n, 2, 16, 1, 1).softmax(1)
+        )
+        return self.last((halves * weights).sum(1))
+
+
 ALL: dict[str, tuple[type[nn.Module], tuple[int, int, int]]] = {
     cls.__name__: (cls, (3, 8, 8) if cls is not Grouped else (3, 4, 4))
-    for cls in (Chain, Residual, PreActivation, SqueezeExcite, Shuffle, ZeroPadded, Twice, PixelShuffle, Scaled, Grouped)
+    for cls in (
+        Chain,
+        Residual,
+        PreActivation,
+        SqueezeExcite,
+        Shuffle,
+        ZeroPadded,
+        Twice,
+        PixelShuffle,
+        Scaled,
+        Grouped,
+        FewGroups,
+        GroupNormed,
+        Attention,
+        CosineAttention,
+        SplitAttention,
+    )
 }

@@ -39,6 +39,29 @@ def test_a_group_of_a_grouped_convolution_is_one_unit() -> None:
     assert groups_of(nets.Grouped(), 3, 4, 4)["a"][0] == 4
 
 
+def test_few_wide_groups_lose_the_same_places() -> None:
+    found = groups_of(nets.FewGroups(), 3, 8, 8)
+    assert found["a"][:2] == (8, ("a",))
+    assert found["g"][:2] == (16, ("g",))
+    assert found["up"][:2] == (8, ("up",))
+
+
+def test_norm_over_groups_of_channels_makes_them_units() -> None:
+    assert groups_of(nets.GroupNormed(), 3, 8, 8)["a"][:2] == (4, ("a", "b"))
+
+
+def test_norm_over_all_channels_freezes_them_in_words() -> None:
+    found = groups_of(nets.Attention(), 3, 8, 8)
+    assert "normalises over channels: without one, the others would change" in found["patches"][3]
+
+
+@pytest.mark.parametrize("model", [nets.Attention, nets.CosineAttention])
+def test_attention_loses_channels_of_all_heads(model: type[nn.Module]) -> None:
+    found = groups_of(model(), 3, 8, 8)
+    assert found["qkv"] == (6, ("qkv",), ("proj",), "")
+    assert found["up"][0] == 48
+
+
 def test_pixel_shuffle_ties_the_channels_of_one_output_channel() -> None:
     assert groups_of(nets.PixelShuffle(), 3, 8, 8)["a"][0] == 8
 
