@@ -63,6 +63,7 @@ class Outcome:
         module: the fused network in eval mode.
         file: the same as shipped.
         figures: accuracy and latency of the shipped file.
+        baseline_ms: latency of the original in the same interleaved runs.
         speedup: measured against the baseline in interleaved runs.
         spread: distance between the quartiles of that ratio.
     """
@@ -74,6 +75,7 @@ class Outcome:
     history: History
     decisions: tuple[Decision, ...]
     figures: Figures
+    baseline_ms: float
     speedup: float
     spread: float
 

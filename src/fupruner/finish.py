@@ -28,6 +28,7 @@ def finish(
         final, speedup, epochs = baseline, 1.0, 0
     else:
         module, final, speedup, epochs = best.module, best.figures, best.speedup, setting.options.epochs
+        baseline = baseline.model_copy(update={"latency_ms": best.baseline_ms})  # timed in turn with the final one
         os.replace(best.file, shipped)
         run.write("plan.json", best.plan)
         run.write("fusion_after.json", best.fusion)
