@@ -14,7 +14,7 @@ from fupruner.graph.channelwise import ReservedNorm
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 
 _CONV_OF_RANK: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSE_OF_RANK = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+TRANSPOSE_OF_RANK: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def with_tensors(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
@@ -107,7 +107,7 @@ def is_centred(conv: Any) -> bool:
     )
 
 
-def centre_of(conv: Any) -> tuple[int, ...]:
+def centre_of(conv: Any) -> Any:
     """Index of the kernel's centre tap."""
     return tuple(k // 2 for k in conv.kernel_size)
 
@@ -126,11 +126,8 @@ def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
 
 def has_statistics(norm: Any) -> bool:
     """Whether a norm is a batch norm with running statistics, that is, affine in eval mode."""
-    return (
-        isinstance(norm, ReservedNorm)
-        or (isinstance(norm, NORMS)
-        and norm.running_mean is not None
-        and norm.running_var is not None)
+    return isinstance(norm, ReservedNorm) or (
+        isinstance(norm, NORMS) and norm.running_mean is not None and norm.running_var is not None
     )
 
 
@@ -139,7 +136,8 @@ def scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
 
     Args:
         layer: convolution, transposed convolution or linear layer with C output channels.
-        scale, shift: (C,).
+        scale: (C,).
+        shift: (C,).
     """
     weight = weight_of(layer)
     if isinstance(layer, TRANSPOSED):
@@ -156,7 +154,8 @@ def scale_inputs(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
 
     Args:
         layer: convolution, transposed convolution (only with a zero shift) or linear layer with C inputs.
-        scale, shift: (C,).
+        scale: (C,).
+        shift: (C,).
     """
     weight = weight_of(layer)
     if isinstance(layer, TRANSPOSED):
@@ -180,6 +179,7 @@ def spread_groups(weight: Tensor, groups: int, wanted: int) -> Tensor:
 
     Args:
         weight: (out, in / groups, *kernel).
+        groups: as they are.
         wanted: divides ``groups``.
 
     Returns:
@@ -210,14 +210,14 @@ def compose_kernels(first: Tensor, second: Tensor, *, spacing: tuple[int, ...], 
     """
     if math.prod(second.shape[2:]) == 1 and math.prod(first.shape[2:]) == 1:
         return (second.flatten(1) @ first.flatten(1)).view(second.shape[0], first.shape[1], *first.shape[2:])
-    return TRANSPOSE_OF_RANK[first.dim() - 2](second, first, stride=spacing, dilation=dilation)  # type: ignore[operator, no-any-return]
+    return TRANSPOSE_OF_RANK[first.dim() - 2](second, first, stride=spacing, dilation=dilation)  # type: ignore[no-any-return]
 
 
 def macs_of(layer: Any, out_shape: tuple[int, ...]) -> int:
     """Multiply-adds of one sample of a convolution or linear layer whose output has this shape, batch included."""
     if isinstance(layer, nn.Linear):
         return math.prod(out_shape[1:]) * layer.in_features
-    return math.prod(out_shape[1:]) * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size)
+    return int(math.prod(out_shape[1:]) * (layer.in_channels // layer.groups) * math.prod(layer.kernel_size))
 
 
 def reserved_filters(conv: Any) -> Tensor:

@@ -82,7 +82,7 @@ def objection(context: Context, chain: Chain) -> str:
 def stride_of(context: Context, chain: Chain) -> tuple[int, ...]:
     """Stride of a whole chain."""
     strides = [context.module(node).stride for node in chain.convs]  # type: ignore[union-attr]
-    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))  # type: ignore[arg-type]
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
 def growth(context: Context, chain: Chain, carried: int) -> tuple[int, int]:
@@ -132,7 +132,8 @@ def carry(
         channels: (R,) indices of the source's channels.
         columns: (out, R) how the carried channels enter the outputs.
         shift: (out,) added to the outputs.
-        low, high: bounds of the carried values; infinite when nothing is known.
+        low: bound of the carried values; infinite when nothing is known.
+        high: likewise.
     """
     count = len(channels)
     last = len(chain.convs) - 1

@@ -34,7 +34,8 @@ def fuse_graph(
         example_inputs: tensors, batch first.
         level: ``none``, ``basic``, ``aggressive``, or ``auto``: every aggressive rewrite that the cost model does not find dearer,
             and the unfused network where nothing else is at least as fast.
-        only, without: names of rules to keep or to leave out.
+        only: names of rules to keep; all of the level when empty.
+        without: names of rules to leave out.
         cost_model: of the target; needed by ``auto`` and used by it alone.
         keep: names of residual blocks' Adds whose shortcut is reserved whatever it costs, with the channels that may be carried.
 

@@ -43,7 +43,8 @@ class GraphBuilder:
 
         Args:
             target: ATen overload, or a plain function.
-            args, kwargs: nodes of this graph, ``Parameter`` values and plain values.
+            args: nodes of this graph, ``Parameter`` values and plain values.
+            kwargs: likewise.
             shape: of the first input; -1 for sizes that depend on the batch.
             path: dotted path of the module that made the call.
             stack: the modules inside which the call was made, which name a layer without parameters.

@@ -205,12 +205,12 @@ def _delete_unused(graph_module: fx.GraphModule) -> None:
         holder = (
             module if not name else nn.Module()
         )  # another graph may still call the layer that hung here: it stays whole
-        for n in tensors:
+        for n, tensor in tensors.items():
             if _full(name, n) not in used:
                 holder._parameters.pop(n, None)
                 holder._buffers.pop(n, None)
             elif holder is not module:
-                set_tensor(holder, n, tensors[n])  # type: ignore[arg-type]
+                set_tensor(holder, n, tensor)
         holder._modules = dict(kept)
         if name and name in prefixes:
             parent, leaf = _parent(graph_module, name)

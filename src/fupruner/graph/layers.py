@@ -187,7 +187,7 @@ def _avg_pool2d(a: Arguments) -> nn.Module:
 def _avg_pool1d(a: Arguments) -> nn.Module:
     return nn.AvgPool1d(
         a["kernel_size"],
-        a["stride"] or None,
+        a["stride"] or None,  # type: ignore[arg-type]
         a["padding"],
         ceil_mode=a["ceil_mode"],
         count_include_pad=a["count_include_pad"],

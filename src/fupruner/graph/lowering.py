@@ -29,9 +29,13 @@ PREVIOUS = object()
 Calls = Any
 
 _LAYERS = frozenset({
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d,
-    nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid,
-    nn.Tanh, nn.ELU, nn.LeakyReLU, nn.Hardtanh, nn.Softplus, nn.Dropout, nn.Dropout2d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d,
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+    nn.BatchNorm1d, nn.BatchNorm2d,
+    nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh, nn.ELU, nn.LeakyReLU, nn.Hardtanh, nn.Softplus,
+    nn.Dropout, nn.Dropout2d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d,
     nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.Identity, ChannelClip, ReservedNorm,
 })  # fmt: skip
 
@@ -97,7 +101,8 @@ def lower(function: Any, args: Any, kwargs: dict[str, Any], runs: Any) -> Calls:
 
     Args:
         function: as it was traced; methods as functions of ``Tensor``.
-        args, kwargs: its arguments, tensors being nodes or parameters.
+        args: its arguments, tensors being nodes or parameters.
+        kwargs: likewise.
         runs: its result for two batch sizes, tensors without values.
     """
     if isinstance(function, torch._ops.OpOverload):

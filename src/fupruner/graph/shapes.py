@@ -98,7 +98,7 @@ def _run(graph_module: fx.GraphModule, node: fx.Node, load: Any) -> Any:
     return functional_call(module, tensors, args, load(node.kwargs))
 
 
-def known_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def known_shape(module: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Output shape of the layers that make up most of a network; None for the rest and for inputs that do not fit."""
     if type(module) in _KEEPS_SHAPE:
         return shape

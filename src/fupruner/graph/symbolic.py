@@ -29,7 +29,7 @@ _TOLERANCE = 1e-4
 _SMALL = 64
 
 
-class _Unsupported(Exception):
+class UnsupportedError(Exception):
     """This model has to go the long way."""
 
 
@@ -139,7 +139,7 @@ class _Lowerer:
             else:
                 self._call(node)
         if rest:
-            raise _Unsupported
+            raise UnsupportedError
         return self.builder.finish()
 
     def builder_arguments(self, argument: Any) -> Any:
@@ -150,7 +150,7 @@ class _Lowerer:
     def _placeholder(self, node: fx.Node, rest: list[Tensor]) -> _Value:
         if not rest:
             if not node.args:
-                raise _Unsupported
+                raise UnsupportedError
             return _Value(node.args[0], (node.args[0], node.args[0]))
         x = rest.pop(0)
         runs = tuple(torch.empty((batch, *x.shape[1:]), dtype=x.dtype, device="meta") for batch in (2, 3))
@@ -197,14 +197,14 @@ class _Lowerer:
 
     def _lowered(self, node: fx.Node, function: Any, args: Any, kwargs: Any, runs: tuple[Any, ...]) -> _Value:
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(runs[0])):
-            return _Value(self._plain(function, args, kwargs, runs), runs)  # type: ignore[arg-type]
+            return _Value(self._plain(function, args, kwargs, runs), runs)
         source = next((self.values[n] for n in node.all_input_nodes if isinstance(self.values[n].canon, fx.Node)), None)
         listed = function is operator.getitem and isinstance(self._first_runs(node)[0], list | tuple)
         found = [(function, args, {})] if listed else lowering.lower(function, args, kwargs, runs)
         if found is lowering.UNCHANGED and source is not None:
             return source
         if not isinstance(found, list):
-            raise _Unsupported
+            raise UnsupportedError
         stack = node.meta.get("nn_module_stack")
         path = lowering.path_of(stack)
         value: Any = None
@@ -217,7 +217,7 @@ class _Lowerer:
             if source and lowering.is_view(function)
             else None
         )
-        result = _Value(value, runs, base)  # type: ignore[arg-type]
+        result = _Value(value, runs, base)
         if lowering.is_in_place(function, kwargs):
             self._overwrite(node, result)
         return result
@@ -239,7 +239,7 @@ class _Lowerer:
             return self._size(tensor, lowering.size_axis(function, args), *runs)
         if function in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg):
             return self.builder.graph.call_function(function, tuple(args))
-        raise _Unsupported
+        raise UnsupportedError
 
     def _size(self, tensor: fx.Node, axis: Any, a: int, b: int) -> Any:
         return a if a == b else self.builder.graph.call_function(torch.ops.aten.sym_size.int, (tensor, axis))
@@ -248,11 +248,11 @@ class _Lowerer:
         module = self.root.get_submodule(str(node.target))
         source = self.values[node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else None
         if source is None or len(node.args) != 1 or node.kwargs or not isinstance(source.canon, fx.Node):
-            raise _Unsupported
+            raise UnsupportedError
         if isinstance(module, nn.Identity):
             self.values[node] = source
             return
-        runs = tuple(_layer_shape(module, x) for x in source.runs)
+        runs = (_layer_shape(module, source.runs[0]), _layer_shape(module, source.runs[1]))
         in_place = bool(getattr(module, "inplace", False)) and not isinstance(
             module, nn.Dropout | nn.Dropout2d
         )  # idle in eval mode
@@ -261,7 +261,7 @@ class _Lowerer:
             self.builder.module(str(node.target), layer, source.canon),
             runs,
             source.canon if isinstance(module, nn.Flatten) else None,
-        )  # type: ignore[arg-type]
+        )
         if in_place:
             self._overwrite(node, result)
         self.values[node] = result
@@ -270,9 +270,9 @@ class _Lowerer:
         """Let later readers of an overwritten tensor see the new value."""
         written = self.values[node.args[0]] if isinstance(node.args[0], fx.Node) else None
         if written is None or not isinstance(written.canon, fx.Node):
-            raise _Unsupported
+            raise UnsupportedError
         if written.base is not None or any(v.base is written.canon for v in self.values.values()):
-            raise _Unsupported  # another view shows the same memory
+            raise UnsupportedError  # another view shows the same memory
         for other, value in list(self.values.items()):
             if value.canon is written.canon:
                 self.values[other] = result

@@ -184,7 +184,7 @@ class _Converter:
         return not any(isinstance(leaf, fx.Node) for leaf in leaves) and op_name(node) not in RANDOM
 
     def _output(self, node: fx.Node) -> None:
-        flat = pytree.tree_map(self.builder.materialise, pytree.tree_map(self._value, list(node.args[0])))
+        flat = pytree.tree_map(self.builder.materialise, pytree.tree_map(self._value, list(node.args[0])))  # type: ignore[arg-type]
         spec = self.program.call_spec.out_spec
         self.builder.graph.output(pytree.tree_unflatten(flat, spec) if spec is not None else tuple(flat))
 
@@ -202,7 +202,8 @@ def _functional(node: fx.Node) -> Any:
     twin = getattr(packet, overload, None) if packet is not None else None
     if twin is None:
         raise TraceError(
-            f"The in-place operator {node.target} at {module_path(node.meta.get('nn_module_stack'), 'the top level')} has no out-of-place form."
+            f"The in-place operator {node.target} at {module_path(node.meta.get('nn_module_stack'), 'the top level')} "
+            "has no out-of-place form."
         )
     return twin
 

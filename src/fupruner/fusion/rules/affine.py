@@ -164,8 +164,9 @@ def _carry(context: Context, step: fx.Node, affine: Affine) -> Affine | None:
     if affine.axis is None:
         return affine
     rank = len(shape_of(step.all_input_nodes[0]))
+    args: Any = step.args
     if step.target is aten.permute.default:
-        return replace(affine, axis=[d % rank for d in step.args[1]].index(affine.axis % rank))  # type: ignore[union-attr]
+        return replace(affine, axis=[d % rank for d in args[1]].index(affine.axis % rank))
     module = context.module(step)
     if isinstance(module, nn.Flatten):
         if affine.axis % rank != 1 or module.start_dim != 1 or module.end_dim % rank != rank - 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -83,7 +84,7 @@ def _find(context: Context, node: fx.Node, *, max_growth: float) -> Match | Refu
         return None
     operands: list[fx.Node] = list(node.args[0])  # type: ignore[arg-type]
     refusal = None
-    for left, right in zip(operands, operands[1:], strict=False):
+    for left, right in pairwise(operands):
         first, second = _operand(context, left), _operand(context, right)
         if (
             first is None
@@ -197,8 +198,9 @@ class SameInputStack(Rule):
         first, node = match.parts["first"], match.node
         window = window_of(context.module(first))
         assert window is not None  # noqa: S101 - find compared it
-        one, two = context.module(first), context.module(node)
-        split = one.out_channels  # type: ignore[union-attr]
+        one: Any = context.module(first)
+        two: Any = context.module(node)
+        split = int(one.out_channels)
         edit.replace_module(context.graph_module, first, stacked(one, two, window))
         with node.graph.inserting_after(first):
             right = node.graph.call_function(aten.slice.Tensor, (first, 1, split, 2**63 - 1))

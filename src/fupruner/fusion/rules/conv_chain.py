@@ -115,7 +115,7 @@ def _find(context: Context, node: fx.Node, *, max_growth: float) -> Match | Refu
 def _merged_macs(first: Any, second: Any, composite: Composite | None, out_shape: tuple[int, ...]) -> int:
     if composite is None:
         return math.prod(out_shape[1:]) * int(first.in_features)
-    return math.prod(out_shape[1:]) * (first.in_channels // composite.groups) * math.prod(composite.kernel)
+    return int(math.prod(out_shape[1:]) * (first.in_channels // composite.groups) * math.prod(composite.kernel))
 
 
 def compose(first: Any, second: Any) -> Composite | str:
@@ -151,20 +151,20 @@ def merge_layers(first: Any, second: Any, composite: Composite | None) -> Any:
     groups = composite.groups
     two = spread_groups(weight_of(second), second.groups, groups).unflatten(0, (groups, -1))
     bias = (two.flatten(3).sum(3) @ bias_of(first).view(groups, -1, 1)).flatten() + bias_of(second)
-    settings = {
+    settings: dict[str, Any] = {
         "stride": composite.stride,
         "padding": composite.padding,
         "dilation": composite.dilation,
         "groups": groups,
     }
-    weight = _depthwise_product(first, second, composite)
-    if weight is None:
+    product = _depthwise_product(first, second, composite)
+    if product is None:
         one = spread_groups(weight_of(first), first.groups, groups).unflatten(0, (groups, -1))
         pairs = zip(one, two, strict=True)
-        weight = torch.cat(
+        product = torch.cat(
             [compose_kernels(a, b, spacing=composite.spacing, dilation=composite.inner) for a, b in pairs]
         )
-    return make_conv(weight, bias, **settings)
+    return make_conv(product, bias, **settings)
 
 
 def _depthwise_product(first: Any, second: Any, composite: Composite) -> Tensor | None:

@@ -145,7 +145,8 @@ def _plan(context: Context, kept: _Branch, merged: _Branch, max_growth: float) -
     old = macs_of(kept.conv, shape) + (0 if merged.conv is None else macs_of(merged.conv, shape))
     new = math.prod(shape[1:]) * (kept.conv.in_channels // groups) * math.prod(window.kernel)
     if new > max_growth * old:
-        return f"{kept.node.name} and {merged.node.name} in one would do {new / old:.2f} times the work ({new:,} instead of {old:,} multiply-adds)"
+        growth = f"{new / old:.2f} times the work ({new:,} instead of {old:,} multiply-adds)"
+        return f"{kept.node.name} and {merged.node.name} in one would do {growth}"
     return window, groups
 
 
@@ -168,7 +169,7 @@ def _rewrite(context: Context, match: Match) -> fx.Node:
     rest = next(n for n in reader.args[:2] if n is not merged.node)
     output = rest if reader is match.output else match.output
     edit.bypass(reader, rest)
-    return output  # type: ignore[no-any-return]
+    return output
 
 
 def _diagonal(scale: Tensor, groups: int, dims: int) -> Tensor:

@@ -25,7 +25,8 @@ from fupruner.graph.text import kind_of
 
 aten = torch.ops.aten
 
-_PASSES = (nn.ReLU, nn.Hardtanh, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ELU, nn.LeakyReLU, nn.Softplus,
+_PASSES = (nn.ReLU, nn.Hardtanh, nn.SiLU, nn.Mish, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ELU, nn.LeakyReLU,
+           nn.Softplus,
            nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)  # fmt: skip
 
 
@@ -40,13 +41,14 @@ class Permutation:
 def permutation_of(context: Context, node: fx.Node) -> Permutation | None:
     """Understand a node as a permutation of channels, or None."""
     shape = shape_of(node)
+    args: Any = node.args
     if node.op != "call_function" or len(shape) < 3:
         return None
     channels = torch.arange(shape[1])
     if node.target is aten.channel_shuffle.default:
-        return Permutation(node.args[0], channels.view(node.args[1], -1).t().flatten())  # type: ignore[arg-type]
-    if node.target is aten.flip.default and [d % len(shape) for d in node.args[1]] == [1]:  # type: ignore[union-attr]
-        return Permutation(node.args[0], channels.flip(0))  # type: ignore[arg-type]
+        return Permutation(args[0], channels.view(args[1], -1).t().flatten())
+    if node.target is aten.flip.default and [d % len(shape) for d in args[1]] == [1]:
+        return Permutation(args[0], channels.flip(0))
     if node.target is aten.reshape.default:
         return _shuffle(node, channels)
     index = _constant_index(context, node)
@@ -81,12 +83,12 @@ def _shuffle(node: fx.Node, channels: Tensor) -> Permutation | None:
     if shape_of(node) != shape or len(split) != len(shape) + 1 or split[0] != shape[0] or split[3:] != shape[2:]:
         return None
     order = [0, 2, 1, *range(3, len(split))]
-    swapped = (
-        {d % len(split) for d in swap.args[1:]} == {1, 2}
-        if swap.target is aten.transpose.int
-        else list(swap.args[1]) == order
-    )  # type: ignore[operator, union-attr, arg-type]
-    return Permutation(source, channels.view(split[1], split[2]).t().flatten()) if swapped else None
+    args: Any = swap.args
+    transposed = swap.target is aten.transpose.int
+    swapped = {d % len(split) for d in args[1:]} == {1, 2} if transposed else list(args[1]) == order
+    if not swapped:
+        return None
+    return Permutation(source, channels.view(split[1], split[2]).t().flatten())
 
 
 class PermutationIntoWeights(Rule):
@@ -110,7 +112,7 @@ class PermutationIntoWeights(Rule):
         passes = isinstance(module, _PASSES) or is_depthwise(module)
         if passes and only_user(before) is None:
             return None  # the others would still need it
-        if not passes and module.groups != 1:  # type: ignore[union-attr]
+        if not passes and module.groups != 1:
             return Refuse(node, f"{node.target} is grouped: it cannot read its channels in another order")
         return Match(
             node, (permutation.source,), node, parts={"reader": node, "permutation": permutation, "node": before}

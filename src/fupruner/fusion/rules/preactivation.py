@@ -21,6 +21,7 @@ from fupruner.fusion import chain as chains
 from fupruner.fusion.algebra import bias_of, make_conv, padding_of, scale_outputs, weight_of
 from fupruner.fusion.chain import Chain, chains_to
 from fupruner.fusion.rule import Context, Level, Match, Refuse, Rule, only_user
+from fupruner.fusion.rules.shortcut import MAX_GROWTH
 from fupruner.fusion.values import ANY, Affine, affine_of
 from fupruner.graph import edit
 from fupruner.graph.cost import CONVS, is_add
@@ -119,8 +120,9 @@ def _objection(context: Context, entry: _Entry, chain: Chain, x: Any, add: fx.No
     if any(s != 1 for s in stride):
         return f"the branch has a stride {stride}"
     before, after = chains.growth(context, chain, shape_of(x)[1])
-    if after > 3 * before:
-        return f"reserving {shape_of(x)[1]} channels would make the branch {after / before:.1f} times as large ({after:,} instead of {before:,} multiply-adds)"
+    if after > MAX_GROWTH * before:
+        growth = f"{after / before:.1f} times as large ({after:,} instead of {before:,} multiply-adds)"
+        return f"reserving {shape_of(x)[1]} channels would make the branch {growth}"
     return ""
 
 
@@ -129,5 +131,9 @@ def _widen_inputs(context: Context, node: fx.Node, extra: int) -> None:
     conv: Any = context.module(node)
     weight = weight_of(conv)
     wide = torch.cat([weight, weight.new_zeros(weight.shape[0], extra, *weight.shape[2:])], dim=1)
-    settings = {"stride": tuple(conv.stride), "padding": padding_of(conv) or (), "dilation": tuple(conv.dilation)}
+    settings: dict[str, Any] = {
+        "stride": tuple(conv.stride),
+        "padding": padding_of(conv) or (),
+        "dilation": tuple(conv.dilation),
+    }
     edit.replace_module(context.graph_module, node, make_conv(wide, bias_of(conv), **settings))

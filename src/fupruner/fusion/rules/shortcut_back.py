@@ -76,7 +76,7 @@ class FiltersIntoShortcut(Rule):
             add = node.graph.call_function(aten.add.Tensor, (node, shortcut))
         add.meta["shape"] = node.meta["shape"]
         node.replace_all_uses_with(add, delete_user_cb=lambda user: user is not add)
-        return add
+        return add  # type: ignore[no-any-return]
 
 
 def _objection(context: Context, chain: Chain, second: Any, reserved: Tensor) -> str:

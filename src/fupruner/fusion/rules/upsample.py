@@ -78,11 +78,12 @@ def transposed(conv: Any, factors: tuple[int, int]) -> nn.ConvTranspose2d:
     weight: Tensor = weight_of(conv)
     ones = weight.new_ones(1, 1, *factors)
     out, per = weight.shape[:2]
-    spread = F.conv_transpose2d(weight.flip(2, 3).flatten(0, 1)[:, None], ones).view(out, per, *[k + f - 1 for k, f in zip(conv.kernel_size, factors, strict=True)])  # fmt: skip
+    sizes = [k + f - 1 for k, f in zip(conv.kernel_size, factors, strict=True)]
+    spread = F.conv_transpose2d(weight.flip(2, 3).flatten(0, 1)[:, None], ones).view(out, per, *sizes)
     grouped = spread.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)  # (in, out per group, *kernel)
     padding = tuple(k - 1 - p for k, p in zip(conv.kernel_size, padding_of(conv) or (), strict=True))
     layer = nn.ConvTranspose2d(
         conv.in_channels, out, grouped.shape[2:], stride=factors, padding=padding, groups=conv.groups, device="meta"
-    )  # type: ignore[arg-type]
+    )
     layer.weight, layer.bias = nn.Parameter(grouped), nn.Parameter(bias_of(conv))
     return layer
