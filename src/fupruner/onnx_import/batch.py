@@ -9,6 +9,9 @@ import onnx
 from fupruner.onnx_import.graph import Graph
 from fupruner.onnx_import.values import Array
 
+_SHAPES = {"Reshape": 1, "Resize": 3}
+"""Operators with a shape among their inputs, in which a zero stands for the size that the first input has."""
+
 
 def fixed_batch(graph: Graph) -> int | None:
     """The batch size that the file's inputs ask for, None where it is open."""
@@ -23,12 +26,12 @@ def freed(graph: Graph, batch: int) -> Graph:
     """
     constants, nodes = dict(graph.constants), []
     for node in graph.nodes:
-        sizes = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        position = _SHAPES.get(node.op_type, len(node.input))
+        sizes = constants.get(node.input[position]) if position < len(node.input) else None
         if sizes is not None and sizes.size and sizes[0] == batch:
-            name = f"{node.input[1]}:free:{node.output[0]}"
-            changed = _freed_shape(sizes, graph.shapes.get(node.input[0]), batch)
-            constants[name] = changed
-            nodes.append(_with_input(node, 1, name))
+            name = f"{node.input[position]}:free:{node.output[0]}"
+            constants[name] = _freed_shape(sizes, graph.shapes.get(node.input[0]), batch)
+            nodes.append(_with_input(node, position, name))
         else:
             nodes.append(node)
     return replace(graph, nodes=tuple(nodes), constants=constants)

@@ -70,6 +70,8 @@ def _checked(model: onnx.ModelProto, graph: Graph, path: Path) -> tuple[Imported
         if agrees(candidate, sample) and agrees(candidate, twice):
             return candidate, ()
     network = _require(build(graph, path, batch), sample, path)
+    if batch != 1:  # networks are measured one image at a time
+        raise InputError(f"{path} works with a batch of {batch} only.", hint="Export it with a free batch axis.")
     return network, (
         f"{path.name} works with a batch of {batch} only; export it with a free batch axis for any other.",
     )

@@ -94,7 +94,7 @@ class ImportedNetwork(nn.Module):
         if len(inputs) != count or any(isinstance(x, Tensor) for x in given[count:]):
             total = sum(x is not None for x in given)
             raise InputError(
-                f"The ONNX model takes {count} inputs ({', '.join(self.inputs)}), {total} were given.",
+                f"The ONNX model takes {count} inputs ({', '.join(self.inputs)}), not {total}.",
                 hint="Give all of them as a tuple to fupruner.fuse, prune or optimize in Python.",
             )
         if self.batch is not None and inputs[0].shape[0] != self.batch:

@@ -64,7 +64,8 @@ def join(graph: Graph) -> Graph:
 
 
 def _one(op: str, inputs: list[str], last: onnx.NodeProto, name: str = "", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(op, inputs, [last.output[0]], name or last.name, **attributes)
+    path, slash, _ = (name or last.name).rpartition("/")  # the rest is the kind of an operator that is no more
+    return helper.make_node(op, inputs, [last.output[0]], f"{path}/{op}" if slash else name or last.name, **attributes)
 
 
 def linear(m: Matcher, node: onnx.NodeProto) -> onnx.NodeProto | None:

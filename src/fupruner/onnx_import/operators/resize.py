@@ -76,7 +76,7 @@ def _resize(
 ) -> Tensor:
     by_size = sizes is not None and len(integers(sizes)) > 0
     given = dict(zip(axes or range(x.dim()), integers(sizes if by_size else scales), strict=True))
-    if any(given.get(axis) not in (None, x.shape[axis] if by_size else 1) for axis in (0, 1)):
+    if any(given.get(axis) not in (None, 0, x.shape[axis] if by_size else 1) for axis in (0, 1)):
         raise InputError("A Resize changes the batch or the channels; only images can be resized.")
     wanted = [given.get(axis, x.shape[axis] if by_size else 1.0) for axis in range(2, x.dim())]
     settings: dict[str, Any] = {
