@@ -11,15 +11,16 @@ from unit.pruning.test_plan import ByWork
 
 
 class Scripted:
-    """Scores that are given in advance, one set per decision; the first ``low`` units of a group are unimportant."""
+    """Scores that are given in advance, one set per decision: the ``low`` units of a group are unimportant, the others are not."""
 
     def __init__(self, network: GatedNetwork, lows: list[slice]) -> None:
         self.group = next(g for g in network.groups.prunable if g.name == "a")
         self.lows = iter(lows)
-        self.units = network.groups.labelling.units
+        self.units, self.calls = network.groups.labelling.units, 0
 
     def __call__(self, network: GatedNetwork) -> Importance:
-        scores = np.full(self.units, 1.0)
+        scores = np.full(self.units, 10.0**self.calls)
+        self.calls += 1
         scores[self.group.units[next(self.lows)]] = 1e-3
         return Importance("scripted", scores, {b.name: 1e3 for b, _ in network.branches})
 
