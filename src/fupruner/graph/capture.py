@@ -49,6 +49,11 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Expor
                 hint="Control flow that depends on values, and Python side effects, cannot be captured. Try the part of the model that "
                 "maps an image to its output, with the example input that it expects.",
             ) from None
+    mutated = sorted(
+        {*program.graph_signature.buffers_to_mutate.values(), *program.graph_signature.parameters_to_mutate.values()}
+    )
+    if mutated:
+        raise TraceError(f"{type(model).__name__} changes its own {mutated[0]} when it is called in eval mode.")
     if has_aliased_mutation(program.graph):
         with _quiet():
             program = program.run_decompositions({})

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from fupruner.errors import TraceError
 from fupruner.graph import check, edit, lowering
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
@@ -89,7 +90,17 @@ def capture_symbolically(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.Gra
     ):  # code of other people runs here, with proxies that it was not written for: anything may be raised
         return None
     graph_module.eval()
-    return graph_module if _agrees(copied, graph_module, inputs) else None
+    agrees = _agrees(copied, graph_module, inputs)
+    _refuse_side_effects(model, copied)
+    return graph_module if agrees else None
+
+
+def _refuse_side_effects(model: nn.Module, copied: nn.Module) -> None:
+    """A model that writes to its own weights when it is called has no fixed function."""
+    now = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name not in now or not torch.equal(tensor, now[name]):
+            raise TraceError(f"{type(model).__name__} changes its own {name} when it is called in eval mode.")
 
 
 @torch.no_grad()
