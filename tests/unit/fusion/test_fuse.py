@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from helpers import fired, fused, kinds, randomize, reasons
-from strategies import Residual
 from torch import Tensor, fx, nn
 
 from fupruner.errors import InputError, NotEquivalentError
@@ -17,6 +15,8 @@ from fupruner.graph import edit
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.graph.trace import trace
 from fupruner.targets.base import CostModel
+from helpers import fired, fused, kinds, randomize, reasons
+from strategies import Residual
 
 X = torch.randn(2, 4, 9, 8, dtype=torch.float64)
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import assert_same_function, kinds, randomize
 from torch import Tensor, nn
 
 from fupruner.errors import InputError, TraceError
 from fupruner.graph import symbolic
 from fupruner.graph.trace import trace
+from helpers import assert_same_function, kinds, randomize
 
 X = torch.randn(2, 4, 9, 8)
 
