@@ -1,0 +1,137 @@
+"""Importance from gradients on calibration images: predicted loss increases in nats per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fupruner.errors import InputError
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.scores import Importance, Scores, require_finite
+from fupruner.training.task import Task
+
+
+def fisher(network: GatedNetwork, task: Task | None, images: int) -> Importance:
+    """Half the mean squared gradient of the loss with respect to each gate, in nats per sample.
+
+    This is the second-order term of the loss in the gate with the empirical Fisher information as its curvature; the
+    gradients of all gates of a unit are summed per sample before they are squared (Group Fisher Pruning, arXiv
+    2108.00708). Closed gates are scored at zero, so that what matters again can come back. A branch is scored by the
+    larger of that figure and the loss difference that closing it really makes.
+
+    Args:
+        network: its gates stay as they are.
+        task: gives calibration batches and per-sample losses.
+        images: how many calibration images to use.
+
+    Raises:
+        InputError: a score is not a number, or there is no data.
+    """
+    units, branches = _mean_over_samples(network, task, images, "fisher", lambda gradient: 0.5 * gradient.square())
+    return Importance("fisher", units, branches)
+
+
+def taylor(network: GatedNetwork, task: Task | None, images: int) -> Importance:
+    """Mean absolute gradient of the loss with respect to each gate, in nats per sample.
+
+    This is the first-order term of the loss in the gate (Molchanov et al., arXiv 1611.06440), without its sign; the
+    gradients of all gates of a unit are summed per sample first. Branches as in ``fisher``.
+
+    Args:
+        network: its gates stay as they are.
+        task: gives calibration batches and per-sample losses.
+        images: how many calibration images to use.
+
+    Raises:
+        InputError: a score is not a number, or there is no data.
+    """
+    units, branches = _mean_over_samples(network, task, images, "taylor", Tensor.abs)
+    return Importance("taylor", units, branches)
+
+
+def _mean_over_samples(
+    network: GatedNetwork, task: Task | None, images: int, criterion: str, figure: Callable[[Tensor], Tensor]
+) -> tuple[Scores, dict[str, float]]:
+    """Mean of a figure of each gate's gradient; for a branch at least the loss difference that closing it makes."""
+    if task is None:
+        raise InputError(f"The importance {criterion} needs data.", hint="Give data, or choose l2.")
+    total = np.zeros(network.groups.labelling.units)
+    branch_total = {branch.name: 0.0 for branch, _ in network.branches}
+    count = 0
+    with _scoring(network):
+        for batch in task.calibration_batches(images):
+            samples = len(task.inputs(batch))
+            task.sample_losses(network.graph_module, batch).float().sum().backward()
+            total += figure(_unit_gradients(network, samples)).sum(0).numpy()
+            for branch, gate in network.branches:
+                gradient = gate.gradients()
+                if gradient is not None:
+                    branch_total[branch.name] += float(figure(gradient).sum())
+            count += samples
+    require_finite(total, criterion)
+    measured = branch_losses(network, task, images)
+    branches = {name: max(value / max(1, count), measured[name]) for name, value in branch_total.items()}
+    require_finite(np.array(list(branches.values())), criterion)
+    return total / max(1, count), branches
+
+
+def _unit_gradients(network: GatedNetwork, samples: int) -> Tensor:
+    """Gradient per sample and unit (N, units), summed over the places where a unit is gated."""
+    result = torch.zeros(samples, network.groups.labelling.units)
+    for gate, units in network.gates:
+        gradient = gate.gradients()
+        if gradient is not None:
+            result.index_add_(1, torch.from_numpy(units), gradient)
+    return result
+
+
+@contextmanager
+def _scoring(network: GatedNetwork) -> Iterator[None]:
+    """Gate variables on, weights without gradients, eval mode; all of it is undone."""
+    parameters = [p for p in network.graph_module.parameters() if p.requires_grad]
+    gates = [gate for gate, _ in network.gates] + [gate for _, gate in network.branches]
+    training = network.graph_module.training
+    network.graph_module.eval()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    for gate in gates:
+        gate.start_scoring()
+    try:
+        yield
+    finally:
+        for gate in gates:
+            gate.stop_scoring()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        network.graph_module.train(training)
+
+
+@torch.no_grad()
+def branch_losses(network: GatedNetwork, task: Task, images: int, *, limit: int = 256) -> dict[str, float]:
+    """Loss difference in nats per sample when each branch alone closes, over at most ``limit`` calibration images.
+
+    All other gates stay as they are, also where they are only closing.
+    """
+    batches = list(task.calibration_batches(min(images, limit)))
+    training = network.graph_module.training
+    network.graph_module.eval()
+
+    def mean_loss() -> float:
+        losses = [task.sample_losses(network.graph_module, batch).float() for batch in batches]
+        return float(torch.cat(losses).mean())
+
+    differences = {}
+    as_it_is = mean_loss() if network.branches else 0.0
+    for branch, gate in network.branches:
+        closed = branch.name in network.closed_branches
+        gate.set(np.array([True]))
+        without = mean_loss()
+        gate.set(np.array([False]))
+        differences[branch.name] = max(0.0, without - (mean_loss() if closed else as_it_is))
+        gate.set(np.array([closed]), network.softness)
+    network.graph_module.train(training)
+    return differences
