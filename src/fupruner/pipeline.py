@@ -134,13 +134,13 @@ def _score(network: GatedNetwork, importance: str, data: Task | None) -> Importa
     return fisher(network, data, Options().calibration_images)
 
 
-def export(module: nn.Module, example_inputs: Example, path: str | Path, target: str = "cpu") -> ExportResult:
+def export(module: Model, example_inputs: Example, path: str | Path, target: str = "cpu") -> ExportResult:
     """Write a network for a target (or, with the ending ``.pt2``, for PyTorch alone) and check the file.
 
     Raises:
         TargetError: the target's format cannot hold the network, or the file computes something else.
     """
-    inputs, path = example_tuple(example_inputs), Path(path)
+    module, inputs, path = as_module(module), example_tuple(example_inputs), Path(path)
     if path.suffix == ".pt2":
         return ExportResult((path,), save_pt2(module, inputs, path))
     return get_target(target).export(module, inputs, path)

@@ -120,7 +120,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def test_second_run_into_the_same_folder_is_refused_and_changes_nothing(finished: tuple[Result, Path], weights: Path) -> None:
+def test_second_run_into_the_same_folder_is_refused_and_changes_nothing(
+    finished: tuple[Result, Path], weights: Path
+) -> None:
     out = finished[1]
     before = fingerprint(out)
     result = run("optimize", MODEL, "--weights", weights, "--data", "digits", "--out", out)
@@ -131,7 +133,9 @@ def test_second_run_into_the_same_folder_is_refused_and_changes_nothing(finished
 
 def test_unreachable_speedup_says_what_is_possible_and_writes_nothing(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = run("optimize", MODEL, "--weights", weights, "--data", "digits", "--out", out, "--speedup", 1000, "--epochs", 1)
+    result = run(
+        "optimize", MODEL, "--weights", weights, "--data", "digits", "--out", out, "--speedup", 1000, "--epochs", 1
+    )
     assert result.exit_code == 2
     assert "out of reach on cpu" in result.stderr
     assert "largest predicted one" in result.stderr

@@ -139,6 +139,16 @@ def new_file(path: Path, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def not_the_input(out: Path | None, model: str) -> None:
+    """Make sure that a result does not replace the network it is made from.
+
+    Raises:
+        InputError: both are the same file.
+    """
+    if out is not None and Path(model).exists() and out.exists() and out.samefile(model):
+        raise InputError(f"--out {out} is the network that was given.", hint="Name another file.")
+
+
 def shipped_file(path: Path) -> Path:
     """The file to time: itself, or the exported network of a run folder.
 

@@ -11,7 +11,16 @@ import typer
 
 import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import InputShape, Json, Network, Weights, labelled_images, load_network, new_file
+from fupruner.cli.inputs import (
+    InputShape,
+    Json,
+    Network,
+    Weights,
+    labelled_images,
+    load_network,
+    new_file,
+    not_the_input,
+)
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
@@ -49,6 +58,7 @@ def prune(
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
     parse(target=target, speedup=speedup)
     new_file(out, (".onnx", ".pt2"))
+    not_the_input(out, model)
     get_target(target)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json):

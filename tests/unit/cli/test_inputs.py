@@ -90,3 +90,12 @@ def test_run_folder_stands_for_its_network(tmp_path: Path) -> None:
     assert inputs.shipped_file(tmp_path) == tmp_path / "model.onnx"
     with pytest.raises(InputError, match="There is no file"):
         inputs.shipped_file(tmp_path / "other.onnx")
+
+
+def test_result_must_not_replace_the_input(tmp_path: Path) -> None:
+    given = tmp_path / "model.onnx"
+    given.write_bytes(b"x")
+    with pytest.raises(InputError, match="is the network that was given"):
+        inputs.not_the_input(tmp_path / "." / "model.onnx", str(given))
+    inputs.not_the_input(tmp_path / "other.onnx", str(given))
+    inputs.not_the_input(None, str(given))
