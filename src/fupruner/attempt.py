@@ -215,5 +215,6 @@ def _ship(
         latency_grade=comparison.measurements[1].grade, macs=size.macs, params=size.params,
     )  # fmt: skip
     return Outcome(
-        fused, file, plan, fusion, history, decisions, figures, comparison.speedups[1], comparison.spreads[1]
-    )
+        module=fused, file=file, plan=plan, fusion=fusion, history=history, decisions=decisions, figures=figures,
+        baseline_ms=comparison.measurements[0].latency_ms, speedup=comparison.speedups[1], spread=comparison.spreads[1],
+    )  # fmt: skip

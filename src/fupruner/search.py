@@ -65,7 +65,8 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome
         satisfied = baseline.accuracy - outcome.figures.accuracy <= setting.options.max_drop
         bracket.tell(asked, satisfied=satisfied)
         _record(setting, run, baseline, outcomes)
-        if satisfied and outcome.speedup > (best.speedup if best is not None else 1.0):  # never slower than the original
+        fastest = best.speedup if best is not None else 1.0  # never slower than the original
+        if satisfied and outcome.speedup > fastest:
             best = outcome
     if best is not None:
         return best, True

@@ -137,7 +137,7 @@ def make_optimizer(model: nn.Module, weight_decay: float) -> SGD:
 
 def supported(precision: Precision) -> Precision:
     """The precision itself, or float32 in place of a bf16 that the processor would only emulate."""
-    has_kernels = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_kernels = torch.backends.mkldnn.is_available()
     native = torch.cuda.is_available() or (has_kernels and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if precision == "bf16-mixed" and not native:
         return "32-true"

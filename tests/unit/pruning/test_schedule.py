@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ schedules = st.builds(
 @given(schedules)
 def test_budget_never_loosens_and_is_exact_at_both_ends(schedule: BudgetSchedule) -> None:
     asked = [schedule.speedup_at(step) for step in range(schedule.deadline + 10)]
-    assert all(b >= a for a, b in zip(asked, asked[1:], strict=False))
+    assert all(b >= a for a, b in pairwise(asked))
     assert asked[schedule.deadline] == asked[-1] == schedule.speedup
     assert all(a == 1.0 for a in asked[: schedule.first])
 
