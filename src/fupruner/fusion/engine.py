@@ -131,15 +131,21 @@ class _Fixpoint:
         self.rules, self.prices, self.state = rules, prices, state
 
     def run(self, graph_module: fx.GraphModule) -> fx.GraphModule:
-        """Apply rules until a whole round changes nothing."""
+        """Apply rules until a whole round changes nothing.
+
+        A rule that adds filters runs only when no basic one fires, and hands back to them as soon as it has fired.
+        """
+        basic = [rule for rule in self.rules if rule.level == "basic"]
+        others = [rule for rule in self.rules if rule.level != "basic"]
         for _ in range(MAX_ROUNDS):
             self.state.refused = dict(
                 self.state.undone
             )  # of the other refusals only those of the last round still stand
-            changed = [self._exhaust(rule, graph_module) for rule in self.rules]
-            if not any(changed):
-                edit.clean(graph_module)
-                return graph_module
+            changed = [self._exhaust(rule, graph_module) for rule in basic]
+            if any(changed) or any(self._exhaust(rule, graph_module) for rule in others):
+                continue
+            edit.clean(graph_module)
+            return graph_module
         raise RuntimeError(f"Fusion rules still fire after {MAX_ROUNDS} rounds: {self.state.fired[-3:]}")
 
     def _exhaust(self, rule: Rule, graph_module: fx.GraphModule) -> bool:

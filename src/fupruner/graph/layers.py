@@ -173,25 +173,29 @@ def _clip(a: Arguments) -> nn.Module | None:
     return nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high)
 
 
+def _window(a: Arguments) -> dict[str, Any]:
+    """Settings of a pool; a stride that is not given is the kernel's."""
+    stride = a["stride"] or None
+    return {
+        "kernel_size": _widen(a["kernel_size"]),
+        "stride": _widen(stride),
+        "padding": _widen(a["padding"]),
+        "ceil_mode": a["ceil_mode"],
+    }
+
+
 def _max_pool(cls: Callable[..., nn.Module]) -> Builder:
-    return _activation(
-        lambda a: cls(a["kernel_size"], a["stride"] or None, a["padding"], a["dilation"], ceil_mode=a["ceil_mode"])
-    )
+    return _activation(lambda a: cls(dilation=_widen(a["dilation"]), **_window(a)))
 
 
 def _avg_pool2d(a: Arguments) -> nn.Module:
-    return nn.AvgPool2d(a["kernel_size"], a["stride"] or None, a["padding"], ceil_mode=a["ceil_mode"],
-                        count_include_pad=a["count_include_pad"], divisor_override=a.get("divisor_override"))  # fmt: skip
+    return nn.AvgPool2d(
+        count_include_pad=a["count_include_pad"], divisor_override=a.get("divisor_override"), **_window(a)
+    )
 
 
 def _avg_pool1d(a: Arguments) -> nn.Module:
-    return nn.AvgPool1d(
-        a["kernel_size"],
-        a["stride"] or None,  # type: ignore[arg-type]
-        a["padding"],
-        ceil_mode=a["ceil_mode"],
-        count_include_pad=a["count_include_pad"],
-    )
+    return nn.AvgPool1d(count_include_pad=a["count_include_pad"], **_window(a))
 
 
 def _flatten(a: Arguments) -> nn.Module | None:

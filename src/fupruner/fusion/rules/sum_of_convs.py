@@ -37,7 +37,7 @@ class SumOfConvs(Rule):
             return None
         first, second = node.all_input_nodes
         convs: list[Any] = [context.module(first), context.module(second)]
-        if not all(isinstance(conv, CONVS) for conv in convs):
+        if not all(isinstance(conv, CONVS) for conv in convs) or first.all_input_nodes == second.all_input_nodes:
             return None
         for n, conv in zip((first, second), convs, strict=True):
             if only_user(n) is None:
