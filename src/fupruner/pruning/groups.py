@@ -27,6 +27,7 @@ class Group:
         producers: layers whose output channels belong to the group.
         consumers: layers whose input channels belong to the group.
         frozen: why the group cannot be pruned, or empty.
+        width: channels of the first producer that one unit stands for.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Group:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     frozen: str = ""
+    width: int = 1
 
     def record(self) -> GroupRecord:
         """The JSON-ready form."""
@@ -69,6 +71,7 @@ def find_groups(graph_module: fx.GraphModule) -> ChannelGroups:
     labelling = Labelling(graph_module)
     sites: dict[int, list[tuple[str, str]]] = defaultdict(list)
     order: dict[int, int] = {}
+    channels: dict[int, dict[str, int]] = defaultdict(dict)
     for node in graph_module.graph.nodes:
         module = edit.module_of(graph_module, node)
         if not isinstance(module, WEIGHTED):
@@ -77,14 +80,27 @@ def find_groups(graph_module: fx.GraphModule) -> ChannelGroups:
             labels = labelling.of(tensor)
             if labels is None:
                 continue
-            for unit in dict.fromkeys(labelling.unit_of[labels.ravel()].tolist()):
+            for unit, count in _counted(labelling.unit_of[labels.ravel()]).items():
                 sites[unit].append((role, str(node.target)))
                 if role == "producer":
                     order.setdefault(unit, len(order))
-    return ChannelGroups(labelling, _collect(labelling, sites, order))
+                    channels[unit].setdefault(str(node.target), count)
+    return ChannelGroups(labelling, _collect(labelling, sites, order, channels))
 
 
-def _collect(labelling: Labelling, sites: dict[int, list[tuple[str, str]]], order: dict[int, int]) -> list[Group]:
+def _counted(units: NDArray[np.int64]) -> dict[int, int]:
+    """How often each unit occurs, in the order of first occurrence."""
+    found, first, counts = np.unique(units, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return dict(zip(found[order].tolist(), counts[order].tolist(), strict=True))
+
+
+def _collect(
+    labelling: Labelling,
+    sites: dict[int, list[tuple[str, str]]],
+    order: dict[int, int],
+    channels: dict[int, dict[str, int]],
+) -> list[Group]:
     members: dict[tuple[tuple[tuple[str, str], ...], str], list[int]] = defaultdict(list)
     for unit in sorted(order, key=order.__getitem__):
         members[(tuple(dict.fromkeys(sites[unit])), labelling.frozen.get(unit, ""))].append(unit)
@@ -98,5 +114,5 @@ def _collect(labelling: Labelling, sites: dict[int, list[tuple[str, str]]], orde
             count += 1
             name = f"{producers[0]}#{count}"
         names.add(name)
-        groups.append(Group(name, np.array(units), producers, consumers, frozen))
+        groups.append(Group(name, np.array(units), producers, consumers, frozen, channels[units[0]][producers[0]]))
     return groups

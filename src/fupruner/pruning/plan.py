@@ -1,8 +1,8 @@
 """Plans: which gates close so that a budget is met at the least predicted loss.
 
-Moves close an aligned bundle of a group's least important units, or a whole branch. The cheapest move per saved
-millisecond goes first; what it saves is priced again as its neighbours shrink. At the end moves that turn out not to be
-needed are taken back.
+A plan for a budget trades loss against cost, see ``greedy``. Plans for a plain ratio close the same share of every group,
+or of all channels together; they exist for comparison and for use without a budget. No plan is predicted to be slower
+than the network is.
 """
 
 from __future__ import annotations
@@ -10,29 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fupruner.errors import InputError
+from fupruner.pruning.budget import Budget, SizeModel
 from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.greedy import Search, State, bundle_of, channel_move, widths
 from fupruner.pruning.groups import Group
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.pricing import Open, Pricer
+from fupruner.pruning.scores import require_finite
 from fupruner.records import Move, Plan
-
-LEVELS = 8
-"""At most so many widths are tried per group, so that a table stays small for wide layers."""
-
-
-_Raw = tuple[Move, Open, frozenset[str], list[int]]  # a move, the gates after it, and the layers whose price may change
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A move that could be made next."""
-
-    move: Move
-    is_open: Open
-    closed: frozenset[str]
-    saved_ms: float
 
 
 @dataclass(frozen=True)
@@ -52,14 +40,16 @@ class Planner:
         pricer: what a state of the gates costs.
         target: name, for the record.
         alignment: channel counts that the target likes, see ``Target.alignment``.
+        precision: of weights as shipped, for budgets in bytes.
     """
 
-    def __init__(self, network: GatedNetwork, pricer: Pricer, target: str, alignment: int) -> None:
-        self.network, self.pricer, self.target = network, pricer, target
-        self.bundle = max(1, alignment // 2)
-        self.touched = {group.name: pricer.touched(group) for group in network.groups.prunable}
-        self.all_open = np.ones(network.groups.labelling.units, dtype=bool)
-        self.baseline_ms = pricer.total(self.all_open, frozenset())
+    def __init__(
+        self, network: GatedNetwork, pricer: Pricer, target: str, alignment: int, precision: str = "float32"
+    ) -> None:
+        self.network, self.pricer, self.target, self.precision = network, pricer, target, precision
+        self.alignment, self.bundle = max(1, alignment), max(1, alignment // 2)
+        self.search = Search(network, pricer, self.bundle)
+        self.all_open, self.baseline_ms = self.search.all_open, self.search.baseline
 
     def for_speedup(self, importance: Importance, speedup: float) -> GatePlan:
         """The plan of least loss whose predicted time is the baseline's divided by ``speedup``.
@@ -67,137 +57,146 @@ class Planner:
         Raises:
             InputError: no set of moves is fast enough; the message says how fast the network can become.
         """
-        budget = self.baseline_ms / speedup
-        is_open, closed, spent = self.all_open.copy(), frozenset[str](), self.baseline_ms
-        moves: list[Move] = []
-        while spent > budget:
-            candidate = self._best(importance, is_open, closed, spent - budget)
-            if candidate is None:
-                raise InputError(
-                    f"A speed-up of {speedup:.2f}x is out of reach on {self.target}: "
-                    f"{self.baseline_ms / spent:.2f}x is the largest predicted one.",
-                    hint=f"Ask for at most {self.baseline_ms / spent:.2f}.",
-                )
-            moves.append(candidate.move)
-            is_open, closed = candidate.is_open, candidate.closed
-            spent = self.pricer.total(is_open, closed)
-        moves, is_open, closed = self._take_back(moves, budget)
-        return self._gate_plan(importance, f"speed-up {speedup:.3f}", moves, is_open, closed)
+        state = self.search.run(importance, self.baseline_ms / speedup)
+        if state.cost * speedup > self.baseline_ms * (1 + 1e-9):
+            largest = self.baseline_ms / state.cost
+            raise InputError(
+                f"A speed-up of {speedup:.2f}x is out of reach on {self.target}: "
+                f"{largest:.2f}x is the largest predicted one.",
+                hint=f"Ask for at most {np.floor(largest * 100) / 100:.2f}.",
+            )
+        return self._gate_plan(importance, f"speed-up {speedup:.3f}", state.moves)
 
-    def uniform(self, importance: Importance, ratio: float) -> GatePlan:
-        """Close the same share of every group, rounded to whole bundles; for comparison and for use without a budget.
+    def for_budget(self, importance: Importance, budget: Budget) -> GatePlan:
+        """The plan of least loss that stays within a budget of time, work or size.
 
         Raises:
-            InputError: the ratio does not lie between 0 and 1.
+            InputError: nothing that can be closed gets there; the message names the least that is possible.
         """
-        if not 0 < ratio < 1:
-            raise InputError(f"The pruning ratio is {ratio}; it must lie between 0 and 1.")
-        is_open, moves = self.all_open.copy(), []
-        for group in self.network.groups.prunable:
-            width = _nearest_width(group, (1 - ratio) * len(group.units), self.bundle)
-            order = group.units[np.argsort(importance.units[group.units], kind="stable")]
-            shut = order[: len(group.units) - width]
-            if len(shut):
-                is_open[shut] = False
-                moves.append(self._channel_move(group, shut, importance, 0.0))
-        return self._gate_plan(importance, f"ratio {ratio:.3f}", moves, is_open, frozenset())
-
-    # -- the search --------------------------------------------------------------------------------------------------
-
-    def _best(self, importance: Importance, is_open: Open, closed: frozenset[str], needed: float) -> _Candidate | None:
-        """The move with the least loss per saved time; a move that alone meets the budget counts only what is needed."""
-        moves = self._channel_candidates(importance, is_open, closed) + self._branch_candidates(
-            importance, is_open, closed
-        )
-        candidates = self._priced(moves, is_open, closed)
-        useful = [c for c in candidates if c.saved_ms > 1e-9]
-        if not useful:
-            return None
-        return min(useful, key=lambda c: (c.move.loss / min(c.saved_ms, needed), -c.saved_ms, c.move.where))
-
-    def _channel_candidates(self, importance: Importance, is_open: Open, closed: frozenset[str]) -> list[_Raw]:
-        found = []
-        for group in self.network.groups.prunable:
-            alive = group.units[is_open[group.units]]
-            order = alive[np.argsort(importance.units[alive], kind="stable")]
-            for width in widths(group, self.bundle):
-                if width >= len(alive):
-                    continue
-                shut = order[: len(alive) - width]
-                after = is_open.copy()
-                after[shut] = False
-                found.append(
-                    (self._channel_move(group, shut, importance, 0.0), after, closed, self.touched[group.name])
-                )
-        return found
-
-    def _branch_candidates(self, importance: Importance, is_open: Open, closed: frozenset[str]) -> list[_Raw]:
-        everything = list(range(len(self.pricer.layers)))
-        return [
-            (
-                Move(kind="branch", where=name, closed=(0,), loss=importance.branches[name], saved_ms=0.0),
-                is_open,
-                closed | {name},
-                everything,
+        search = self.search if budget.of_time else self._by_size(budget.kind)
+        limit = budget.limit(search.baseline)
+        state = search.run(importance, limit)
+        if state.cost > limit * (1 + 1e-9):
+            if budget.kind == "speedup":
+                return self.for_speedup(importance, budget.value)
+            raise InputError(
+                f"{budget.kind} of {limit:g} are out of reach: {state.cost:.6g} is the least possible, "
+                f"of {search.baseline:.6g} now."
             )
-            for name in self.pricer.branches
-            if name not in closed
-            and not any(self.pricer.branches[name].add in self.pricer.branches[c].nodes for c in closed)
-        ]
+        return self._gate_plan(importance, str(budget), state.moves)
 
-    def _priced(self, moves: list[_Raw], is_open: Open, closed: frozenset[str]) -> list[_Candidate]:
-        """Price all candidates at once, so that unknown shapes are measured together."""
-        after = [self.pricer.shapes(opened, shut, which) for _, opened, shut, which in moves]
-        self.pricer.prices(shape for shapes in after for shape in shapes)
-        now = self.pricer.prices(self.pricer.shapes(is_open, closed))
-        return [
-            _Candidate(move.model_copy(update={"saved_ms": saved}), opened, shut, saved)
-            for (move, opened, shut, which), shapes in zip(moves, after, strict=True)
-            for saved in [sum(now[i] for i in which) - sum(self.pricer.prices(shapes))]
-        ]
+    def fastest(self, importance: Importance) -> GatePlan:
+        """The plan with the least predicted time of all."""
+        return self._gate_plan(importance, "fastest", self.search.run(importance, 0.0).moves)
 
-    def _take_back(self, moves: list[Move], budget: float) -> tuple[list[Move], Open, frozenset[str]]:
-        """Drop moves that the budget does not need, the most harmful first."""
-        kept = list(moves)
-        for move in sorted(moves, key=lambda m: -m.loss):
-            rest = [m for m in kept if m is not move]
-            if self.pricer.total(*self._state(rest)) <= budget:
-                kept = rest
-        return kept, *self._state(kept)
+    def uniform(self, importance: Importance, ratio: float) -> GatePlan:
+        """Close the same share of every group, rounded to widths that the target likes.
 
-    def _state(self, moves: list[Move]) -> tuple[Open, frozenset[str]]:
-        is_open = self.all_open.copy()
-        for move in moves:
-            if move.kind == "channels":
-                is_open[list(move.closed)] = False
-        return is_open, frozenset(m.where for m in moves if m.kind == "branch")
+        A width that is predicted to cost more than a wider one is widened, so no group makes the network slower.
+
+        Raises:
+            InputError: the ratio does not lie between 0 and 1, or a score is not a number.
+        """
+        _require_share(ratio)
+        require_finite(importance.units, importance.criterion)
+        moves = []
+        for group in self.network.groups.prunable:
+            wanted = (1 - ratio) * len(group.units)
+            shut = self._least(group, importance, _nearest_width(group, wanted, self.alignment))
+            if len(shut):
+                moves.append(channel_move(group.name, shut, importance))
+        return self._gate_plan(importance, f"ratio {ratio:.3f}", self._widen(importance, moves))
+
+    def everywhere(self, importance: Importance, ratio: float) -> GatePlan:
+        """Close the share of all units whose scores are the lowest, wherever they are; every group keeps a bundle.
+
+        Raises:
+            InputError: the ratio does not lie between 0 and 1, or a score is not a number.
+        """
+        _require_share(ratio)
+        require_finite(importance.units, importance.criterion)
+        groups = self.network.groups.prunable
+        moves = []
+        if groups:
+            threshold = np.quantile(np.concatenate([importance.units[g.units] for g in groups]), ratio)
+            for group in groups:
+                wanted = float((importance.units[group.units] > threshold).sum())
+                shut = self._least(group, importance, _nearest_width(group, wanted, self.alignment))
+                if len(shut):
+                    moves.append(channel_move(group.name, shut, importance))
+        return self._gate_plan(importance, f"global ratio {ratio:.3f}", self._widen(importance, moves))
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _by_size(self, kind: str) -> Search:
+        return Search(self.network, Pricer(self.network, SizeModel(kind, self.precision)), self.bundle)
 
     @staticmethod
-    def _channel_move(group: Group, shut: np.ndarray, importance: Importance, saved_ms: float) -> Move:  # type: ignore[type-arg]
-        loss = float(importance.units[shut].sum())
-        return Move(kind="channels", where=group.name, closed=tuple(shut.tolist()), loss=loss, saved_ms=saved_ms)
+    def _least(group: Group, importance: Importance, width: int) -> NDArray[np.int64]:
+        """Units of a group to close so that a width is left: the least important ones."""
+        order = group.units[np.argsort(importance.units[group.units], kind="stable")]
+        return order[: len(group.units) - width]
 
-    def _gate_plan(
-        self, importance: Importance, budget: str, moves: list[Move], is_open: Open, closed: frozenset[str]
-    ) -> GatePlan:
+    def _widen(self, importance: Importance, moves: list[Move]) -> list[Move]:
+        """Widen groups, step by step, as long as that makes the network no slower: such widths only cost accuracy."""
+        groups = {group.name: group for group in self.network.groups.prunable}
+        is_open, _ = self.search.gates(moves)
+        kept = []
+        for move in moves:
+            group = groups[move.where]
+            shut = np.array(move.closed)
+            layers, step = self.search.touched[group.name], _step(group, self.alignment)
+            now = sum(self.pricer.prices(self.pricer.shapes(is_open, frozenset(), layers)))
+            while len(shut):
+                fewer = self._least(group, importance, min(len(group.units), len(group.units) - len(shut) + step))
+                is_open[shut], is_open[fewer] = True, False
+                after = sum(self.pricer.prices(self.pricer.shapes(is_open, frozenset(), layers)))
+                if after > now:
+                    is_open[shut] = False
+                    break
+                shut, now = fewer, after
+            if len(shut):
+                kept.append(channel_move(group.name, shut, importance))
+        return kept
+
+    def _gate_plan(self, importance: Importance, budget: str, moves: list[Move] | tuple[Move, ...]) -> GatePlan:
+        """Write a plan down; what each move saves is priced in the order in which they are made."""
+        state = self._priced(moves)
         record = Plan(
-            target=self.target, importance=importance.criterion, budget=budget, moves=tuple(moves), baseline_ms=self.baseline_ms,
-            predicted_ms=self.pricer.total(is_open, closed), grade=self.pricer.cost_model.grade,
-            widths_before=self.pricer.widths(self.all_open, frozenset()), widths_after=self.pricer.widths(is_open, closed),
+            target=self.target, importance=importance.criterion, budget=budget, moves=state.moves, baseline_ms=self.baseline_ms,
+            predicted_ms=state.cost, grade=self.pricer.cost_model.grade, widths_after=self.pricer.widths(state.is_open, state.closed),
+            widths_before=self.pricer.widths(self.all_open, frozenset()),
         )  # fmt: skip
-        return GatePlan(record, is_open, closed)
+        return GatePlan(record, state.is_open, state.closed)
+
+    def _priced(self, moves: list[Move] | tuple[Move, ...]) -> State:
+        done: list[Move] = []
+        before = self.baseline_ms
+        self.pricer.prices(self.pricer.shapes(*self.search.gates(moves)))
+        for i, move in enumerate(moves):
+            after = self.pricer.total(*self.search.gates(moves[: i + 1]))
+            done.append(move.model_copy(update={"saved_ms": before - after}))
+            before = after
+        return State(tuple(done), *self.search.gates(moves), before)
 
 
-def widths(group: Group, bundle: int) -> list[int]:
-    """Widths that a group may shrink to: multiples of the bundle, at most ``LEVELS`` of them, at least one bundle."""
-    count = len(group.units)
-    step = bundle * max(1, -(-count // (bundle * LEVELS)))
-    return list(range(step, count, step))
+def _require_share(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise InputError(f"The pruning ratio is {ratio}; it must lie between 0 and 1.")
 
 
-def _nearest_width(group: Group, wanted: float, bundle: int) -> int:
-    """The multiple of the bundle that is nearest to a wanted width; narrow groups keep at least one channel."""
-    count = len(group.units)
-    if count <= bundle:
+def _nearest_width(group: Group, wanted: float, alignment: int) -> int:
+    """The whole number of steps that is nearest to a wanted width, at least one; narrow groups keep at least one unit."""
+    count, step = len(group.units), _step(group, alignment)
+    if count <= step:
         return max(1, min(count, round(wanted)))
-    return min(count, max(bundle, bundle * round(wanted / bundle)))
+    return min(count, max(step, step * round(wanted / step)))
+
+
+def _step(group: Group, alignment: int) -> int:
+    """Units by which a group's width changes: full blocks of channels in wide groups, half blocks in narrow ones."""
+    wide = len(group.units) * group.width >= 4 * alignment
+    return bundle_of(group, alignment if wide else max(1, alignment // 2))
+
+
+__all__ = ["GatePlan", "Planner", "widths"]

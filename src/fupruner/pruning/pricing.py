@@ -108,12 +108,15 @@ class Pricer:
             return None
         changes: dict[str, Any] = {}
         if priced.inputs is not None:
-            kept = int(is_open[priced.inputs].sum())
-            changes["in_shape"] = _with_channels(shape.in_shape, priced.axis, kept)
-            if shape.groups > 1:
+            kept = int(np.count_nonzero(is_open[priced.inputs]))
+            if kept < len(priced.inputs):
+                changes["in_shape"] = _with_channels(shape.in_shape, priced.axis, kept)
+            if shape.groups > 1 and kept < len(priced.inputs):
                 changes["groups"] = max(1, int(is_open[priced.inputs].reshape(shape.groups, -1).any(axis=1).sum()))
         if priced.outputs is not None:
-            changes["out_shape"] = _with_channels(shape.out_shape, priced.axis, int(is_open[priced.outputs].sum()))
+            kept = int(np.count_nonzero(is_open[priced.outputs]))
+            if kept < len(priced.outputs):
+                changes["out_shape"] = _with_channels(shape.out_shape, priced.axis, kept)
         if shape.fused_add and adds.intersection(priced.layer.merged):
             changes["fused_add"] = False
         return dataclasses.replace(shape, **changes) if changes else shape
@@ -139,6 +142,15 @@ class Pricer:
             for priced, shape in found
             if priced.layer.shape.kind in kinds
         }
+
+    def layers_of_branch(self, name: str) -> list[int]:
+        """Layers that change when a branch closes: its own, its Add, and the one that a runtime merges the Add into."""
+        branch = self.branches[name]
+        return [
+            i
+            for i, priced in enumerate(self.layers)
+            if priced.layer.node in branch.nodes or branch.add in (priced.layer.node, *priced.layer.merged)
+        ]
 
     def touched(self, group: Group) -> list[int]:
         """Layers whose shape depends on a group."""

@@ -5,6 +5,7 @@ import pytest
 
 from fupruner.errors import InputError
 from fupruner.graph.layer_shape import LayerShape
+from fupruner.pruning.budget import Budget, weights
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance, l2
 from fupruner.pruning.plan import Planner, widths
@@ -122,3 +123,100 @@ def test_moves_add_up_to_the_predicted_saving() -> None:
     if len(plan.moves) == 1:
         assert plan.moves[0].saved_ms == pytest.approx(plan.baseline_ms - plan.predicted_ms)
     assert all(move.saved_ms > 0 for move in plan.moves)
+
+
+@pytest.mark.parametrize("kind", ["macs", "params", "bytes", "latency_ms"])
+def test_plan_stays_within_a_budget_of_size(kind: str) -> None:
+    import torch
+
+    from fupruner.graph import cost
+    from fupruner.pruning.slim import slim
+
+    network = nets.gated(nets.Residual(32), 3, 8, 8)
+    planner = planner_of(network)
+    whole = {
+        "macs": sum(p.shape.macs for p in network.layers),
+        "params": sum(weights(p.shape) for p in network.layers),
+        "bytes": 4 * sum(weights(p.shape) for p in network.layers),
+        "latency_ms": planner.baseline_ms,
+    }
+    plan = planner.for_budget(flat(network), Budget(kind, 0.6 * whole[kind]))  # type: ignore[arg-type]
+    network.set(plan.is_open, plan.closed_branches)
+    small = cost.layer_shapes(slim(network, (torch.randn(1, 3, 8, 8),)))
+    after = {
+        "macs": sum(p.shape.macs for p in small),
+        "params": sum(weights(p.shape) for p in small),
+        "bytes": 4 * sum(weights(p.shape) for p in small),
+        "latency_ms": plan.record.predicted_ms,
+    }
+    assert 0.3 * whole[kind] < after[kind] <= 0.6 * whole[kind]
+
+
+def test_impossible_budget_names_the_least_possible() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    with pytest.raises(InputError, match=r"macs of 1 are out of reach: \d+ is the least possible"):
+        planner_of(network).for_budget(flat(network), Budget("macs", 1))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("speedup", 1.0), ("macs", 0), ("params", float("nan")), ("bytes", -3)])
+def test_budget_out_of_range_is_refused(kind: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"The budget {kind} is .*; it must be"):
+        Budget(kind, value)  # type: ignore[arg-type]
+
+
+def test_unknown_budget_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="Did you mean params"):
+        Budget("param", 3)  # type: ignore[arg-type]
+
+
+def test_more_budget_never_costs_more_loss() -> None:
+    network = nets.gated(nets.Residual(64), 3, 8, 8)
+    importance = l2(network)
+    planner = planner_of(network)
+    plans = [planner.for_speedup(importance, speedup).record for speedup in (1.1, 1.3, 1.6, 2.0, 2.5)]
+    times = [plan.predicted_ms for plan in plans]
+    assert times == sorted(times, reverse=True)
+
+
+def test_global_ratio_closes_more_where_less_is_lost() -> None:
+    network = nets.gated(nets.Chain(64), 3, 8, 8)
+    importance = flat(network)
+    groups = {g.name: g for g in network.groups.prunable}
+    importance.units[groups["a"].units] = 1.0
+    plan = planner_of(network).everywhere(importance, 0.5)
+    assert plan.is_open[groups["a"].units].all()
+    assert 0 < plan.is_open[groups["b"].units].sum() < 64
+
+
+class Stairs(ByWork):
+    """Odd numbers of bundles cost as much as the network's widest layer."""
+
+    def price(self, layers: Sequence[LayerShape]) -> list[float]:
+        return [
+            1.0 if layer.kind == "conv" and layer.out_shape[0] % 16 else 1e-6 * layer.macs + 0.5 for layer in layers
+        ]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.4, 0.6, 0.9])
+def test_uniform_plan_widens_what_would_be_slower(ratio: float) -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    planner = Planner(network, Pricer(network, Stairs()), "made-up", 16)
+    plan = planner.uniform(l2(network), ratio).record
+    assert plan.predicted_ms <= plan.baseline_ms
+    assert plan.widths_after["a"] % 16 == 0
+
+
+def test_fastest_plan_keeps_a_bundle_everywhere() -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    plan = planner_of(network).fastest(l2(network)).record
+    assert (plan.widths_after["a"], plan.widths_after["b"]) == (4, 8)
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    network = nets.gated(nets.Chain(), 3, 8, 8)
+    importance = flat(network)
+    importance.units[3] = float("nan")
+    planner = planner_of(network)
+    for plan in (planner.for_speedup, planner.uniform, planner.everywhere):
+        with pytest.raises(InputError, match=r"1 of .* flat scores are not numbers"):
+            plan(importance, 0.5)

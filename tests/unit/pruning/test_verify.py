@@ -1,0 +1,97 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fupruner.errors import InputError
+from fupruner.graph import cost, shapes
+from fupruner.pruning.importance import l2
+from fupruner.pruning.plan import Planner
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.verify import measured_speedup, verified_plan
+from fupruner.records import Comparison, LayerTime, Measurement
+from fupruner.targets.base import CostModel, ExportResult, Target
+from unit.pruning import nets
+from unit.pruning.test_plan import ByWork
+
+
+class Stubborn(Target):
+    """A device on which a network saves only a share of what its cost model predicts."""
+
+    name, ships, precision, alignment = "stubborn", "a number", "float32", 8
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.made: dict[Path, float] = {}
+
+    def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
+        assert isinstance(module, torch.fx.GraphModule)
+        shapes.propagate(module, example_inputs)
+        self.made[path] = sum(ByWork().price([layer.shape for layer in cost.layer_shapes(module)]))
+        return ExportResult((path,), 0.0)
+
+    def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:
+        first = self.made[paths[0]]
+        times = [first - self.share * (first - self.made[p]) for p in paths]
+        measurements = tuple(
+            Measurement(latency_ms=t, spread=0, grade="measured", source="made up", target=self.name) for t in times
+        )
+        return Comparison(
+            measurements=measurements, speedups=tuple(first / t for t in times), spreads=(0.0,) * len(times)
+        )
+
+    def predict(self, path: Path, inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def layer_times(self, path: Path, example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> list[LayerTime]:
+        raise NotImplementedError
+
+    def cost_model(self) -> CostModel:
+        return ByWork()
+
+
+def setup(share: float) -> tuple[Planner, Stubborn, Path, tuple[Tensor, ...]]:
+    network = nets.gated(nets.Residual(64), 3, 8, 8)
+    target, file, inputs = Stubborn(share), Path("baseline"), (torch.randn(1, 3, 8, 8),)
+    target.export(nets.graph_of(nets.Residual(64), 3, 8, 8), inputs, file)
+    return Planner(network, Pricer(network, ByWork()), target.name, 8), target, file, inputs
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.9, 1.05])
+@pytest.mark.parametrize("speedup", [1.3, 1.8])
+def test_measured_speedup_is_the_asked_one(share: float, speedup: float) -> None:
+    planner, target, file, inputs = setup(share)
+    found = verified_plan(planner, l2(planner.network), speedup, target, file, inputs)
+    assert found.speedup >= 0.95 * speedup
+    assert found.speedup == pytest.approx(measured_speedup(target, file, found.module, inputs))
+    assert found.rounds[0].asked == speedup
+    assert (planner.network.is_open == found.plan.is_open).all()
+
+
+def test_a_device_that_saves_less_gets_a_stronger_plan() -> None:
+    easy, hard = (verified_plan(p, l2(p.network), 1.5, t, f, x) for p, t, f, x in (setup(1.0), setup(0.8)))
+    assert hard.plan.record.predicted_ms < easy.plan.record.predicted_ms
+    assert len(hard.rounds) > 1
+
+
+def test_out_of_reach_names_the_largest_that_was_measured() -> None:
+    planner, target, file, inputs = setup(0.5)
+    with pytest.raises(
+        InputError, match=r"A speed-up of 3\.00x is out of reach on stubborn: 1\.\d\dx is the largest that was measured"
+    ):
+        verified_plan(planner, l2(planner.network), 3.0, target, file, inputs)
+
+
+def test_what_ships_is_what_is_measured() -> None:
+    planner, target, file, inputs = setup(1.0)
+    seen: list[nn.Module] = []
+
+    def finish(network: object, slimmed: torch.fx.GraphModule) -> nn.Module:
+        assert network is planner.network
+        seen.append(slimmed)
+        return slimmed
+
+    found = verified_plan(planner, l2(planner.network), 1.5, target, file, inputs, finish=finish)
+    assert any(found.module is module for module in seen)
