@@ -80,7 +80,7 @@ def run(
     start = time.perf_counter()
     shapes.propagate(graph_module, example_inputs)
     before = cost.figures(graph_module)
-    dtype = _floating_dtype(graph_module)
+    dtype = _floating_dtype(graph_module, example_inputs)
     state = _State()
     reference = edit.clone(graph_module, torch.float64).eval()
     work = _Fixpoint(rules, Prices(cost_model) if cost_model else None, state).run(edit.twin(reference))
@@ -210,6 +210,10 @@ def _double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
-def _floating_dtype(graph_module: fx.GraphModule) -> torch.dtype:
-    dtypes = {t.dtype for t in graph_module.parameters() if t.is_floating_point()}
-    return next(iter(dtypes)) if len(dtypes) == 1 else torch.float32
+def _floating_dtype(graph_module: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> torch.dtype:
+    """The precision of a network: that of its parameters, or of its input if they have none in common."""
+    for tensors in (graph_module.parameters(), example_inputs):
+        dtypes = {t.dtype for t in tensors if t.is_floating_point()}
+        if len(dtypes) == 1:
+            return next(iter(dtypes))
+    return torch.float32

@@ -42,15 +42,17 @@ def permutation_of(context: Context, node: fx.Node) -> Permutation | None:
     """Understand a node as a permutation of channels, or None."""
     shape = shape_of(node)
     args: Any = node.args
-    if node.op != "call_function" or len(shape) < 3:
+    if len(shape) < 3:
         return None
     channels = torch.arange(shape[1])
+    if node.target is aten.reshape.default or isinstance(context.module(node), nn.Flatten):
+        return _shuffle(node, channels)
+    if node.op != "call_function":
+        return None
     if node.target is aten.channel_shuffle.default:
         return Permutation(args[0], channels.view(args[1], -1).t().flatten())
     if node.target is aten.flip.default and [d % len(shape) for d in args[1]] == [1]:
         return Permutation(args[0], channels.flip(0))
-    if node.target is aten.reshape.default:
-        return _shuffle(node, channels)
     index = _constant_index(context, node)
     if index is None or not torch.equal(index.sort().values, channels) or shape_of(node.all_input_nodes[0]) != shape:
         return None
@@ -76,7 +78,7 @@ def _shuffle(node: fx.Node, channels: Tensor) -> Permutation | None:
     if swap.target not in (aten.transpose.int, aten.permute.default) or only_user(swap) is None:
         return None
     inner = swap.all_input_nodes[0]
-    if inner.target is not aten.reshape.default or only_user(inner) is None:
+    if inner.target not in (aten.reshape.default, aten.unflatten.int) or only_user(inner) is None:
         return None
     source: fx.Node = inner.args[0]  # type: ignore[assignment]
     shape, split = shape_of(source), shape_of(inner)
