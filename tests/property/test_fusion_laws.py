@@ -6,16 +6,16 @@ import os
 
 import pytest
 import torch
-from helpers import assert_same_function
 from hypothesis import HealthCheck, given, settings
-from strategies import networks
 from torch import Tensor, nn
 
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import check
 from fupruner.graph.trace import trace
+from helpers import assert_same_function
+from strategies import networks
 
-EXAMPLES = int(os.environ.get("FUPRUNER_FUZZ", "60"))
+EXAMPLES = int(os.environ.get("FUPRUNER_FUZZ", "40"))
 quick = settings(
     max_examples=EXAMPLES, deadline=None, derandomize="FUPRUNER_FUZZ" not in os.environ, print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],

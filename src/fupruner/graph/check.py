@@ -43,7 +43,7 @@ def relative_error(expected: Any, actual: Any) -> float:
     return worst
 
 
-def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, small: int = 48) -> list[Inputs]:
+def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, small: int = 32) -> list[Inputs]:
     """Inputs on which equivalence is tried: other batch sizes, odd image sizes, and a cheap size for large images.
 
     Args:
@@ -57,7 +57,7 @@ def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, smal
     sides = [d for x in example_inputs if x.dim() == 4 for d in x.shape[2:]]
     largest = max(sides, default=0)
     found: list[Inputs] = []
-    for side in (small, 2 * small, largest):  # some networks refuse images that are too small for their last layers
+    for side in (small, 2 * small, 4 * small, largest):  # some networks refuse images that are too small for their last layers
         if found or (side >= largest and side != largest):
             continue
         for batch, odd in ((2, 0), (3, 1)):
