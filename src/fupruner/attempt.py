@@ -16,11 +16,12 @@ from fupruner.options import Options
 from fupruner.progress import Progress
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.gates import GatedNetwork, insert_gates
-from fupruner.pruning.importance import Importance, fisher, l2
+from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
+from fupruner.pruning.verify import measured_speedup
 from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
 from fupruner.targets.base import Target
 from fupruner.training.loop import make_optimizer, train_steps
@@ -144,9 +145,8 @@ def make_planner(setting: Setting) -> tuple[GatedNetwork, Planner]:
 
 def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
     """The importance function that the options name."""
-    if setting.options.importance == "l2":
-        return l2
-    return lambda network: fisher(network, setting.task, setting.options.calibration_images)
+    score = criterion(setting.options.importance)
+    return lambda network: score(network, setting.task, setting.options.calibration_images)
 
 
 def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Optimizer, total: int) -> fx.GraphModule:
@@ -186,12 +186,9 @@ def _train(
 
 def _speedup(setting: Setting, module: fx.GraphModule) -> float:
     """Measured speed-up of a network against the baseline."""
-    file = setting.folder / "candidate.onnx"
-    setting.target.export(module, setting.example_inputs, file)
-    files = [setting.baseline_file, file]
-    speedup = setting.target.compare(files, setting.example_inputs, threads=setting.options.threads).speedups[1]
-    file.unlink()
-    return speedup
+    return measured_speedup(
+        setting.target, setting.baseline_file, module, setting.example_inputs, threads=setting.options.threads
+    )
 
 
 def _ship(

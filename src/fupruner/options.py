@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fupruner.errors import InputError
 
 FusionLevel = Literal["none", "basic", "aggressive", "auto"]
-ImportanceName = Literal["fisher", "l2"]
+ImportanceName = Literal["fisher", "taylor", "l1", "l2", "geometric-median", "bn-scale", "random"]
 
 
 class Options(BaseModel):

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from fupruner import __version__
 from fupruner.attempt import Setting
-from fupruner.errors import InputError, unknown_name
+from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
@@ -26,10 +26,11 @@ from fupruner.options import Options, parse_options, write_options
 from fupruner.progress import Progress, Silent
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.gates import GatedNetwork, insert_gates
-from fupruner.pruning.importance import Importance, fisher, l2
+from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.slim import slim
+from fupruner.pruning.verify import measured_speedup, verified_plan
 from fupruner.records import Figures, Measurement
 from fupruner.results import FuseResult, PruneResult, RunResult
 from fupruner.run_folder import RunFolder
@@ -40,6 +41,9 @@ from fupruner.training.task import Task
 
 COMPENSATION_IMAGES = 512
 """Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
+
+SLOWER = 0.05
+"""A measured slow-down up to this share may be noise of the timing."""
 
 Example = Tensor | tuple[Tensor, ...]
 Model = nn.Module | str | Path
@@ -93,9 +97,9 @@ def prune(
         model: a module, which is left untouched, or the path or name of a network.
         example_inputs: a tensor or tuple of tensors, batch first.
         ratio: share of channels to remove from every group, between 0 and 1; or
-        speedup: wanted on the target, more than 1.
+        speedup: wanted on the target, more than 1; the result is timed there and planned again until it is within 5% or above.
         target: for alignment and cost.
-        importance: ``fisher`` (needs data) or ``l2``; by default the first where data is given, else the second.
+        importance: a name of ``pruning.importance.CRITERIA``; by default ``fisher`` where data is given, else ``l2``.
         data: a task whose calibration images the scores are taken on.
         fusion: level at which the network is fused before it is pruned and again afterwards.
 
@@ -112,26 +116,43 @@ def prune(
     graph, _ = fuse_graph(trace(as_module(model), inputs), inputs, fusion, cost_model=cost_model)
     network = insert_gates(graph)
     _require_prunable(network)
-    planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment)
+    planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment, device.precision)
     scores = _score(network, importance or ("l2" if data is None else "fisher"), data)
-    plan = planner.uniform(scores, ratio) if ratio is not None else planner.for_speedup(scores, speedup or 1.0)
-    network.set(plan.is_open, plan.closed_branches)
-    slimmed = slim(network, inputs)
-    if data is not None:
-        images = [data.inputs(batch) for batch in data.calibration_batches(COMPENSATION_IMAGES)]
-        slimmed = compensate(network, slimmed, graph, images)
-    pruned, _ = fuse_graph(slimmed, inputs, fusion, cost_model=cost_model)
-    return PruneResult(pruned, plan.record, tuple(group.record() for group in network.groups.groups))
+
+    def as_shipped(gated: GatedNetwork, slimmed: fx.GraphModule) -> nn.Module:
+        if data is not None:
+            images = [data.inputs(batch) for batch in data.calibration_batches(COMPENSATION_IMAGES)]
+            slimmed = compensate(gated, slimmed, graph, images)
+        return fuse_graph(slimmed, inputs, fusion, cost_model=cost_model)[0]
+
+    with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
+        original = Path(folder) / "original.onnx"
+        device.export(graph, inputs, original)
+        if speedup is not None:
+            plan = verified_plan(planner, scores, speedup, device, original, inputs, finish=as_shipped)
+            module, record = plan.module, plan.plan.record
+        else:
+            chosen = planner.uniform(scores, ratio or 0.0)
+            network.set(chosen.is_open, chosen.closed_branches)
+            module, record = as_shipped(network, slim(network, inputs)), chosen.record
+            _require_faster(measured_speedup(device, original, module, inputs), ratio or 0.0)
+    return PruneResult(module, record, tuple(group.record() for group in network.groups.groups))
+
+
+def _require_faster(measured: float, ratio: float) -> None:
+    """Refuse to hand out a network that is clearly slower than the original; timing noise is a few percent."""
+    if measured < 1 - SLOWER:
+        raise InputError(
+            f"Pruned at ratio {ratio:g} the network is slower than the original: {measured:.2f}x measured.",
+            hint="Ask for a speed-up instead of a ratio; then only what saves time is removed.",
+        )
 
 
 def _score(network: GatedNetwork, importance: str, data: Task | None) -> Importance:
-    if importance == "l2":
-        return l2(network)
-    if importance != "fisher":
-        raise unknown_name("importance", importance, ("fisher", "l2"))
-    if data is None:
-        raise InputError("The importance fisher needs data.", hint="Give data, or choose l2.")
-    return fisher(network, data, Options().calibration_images)
+    measure_importance = criterion(importance)
+    if data is None and importance in NEEDS_DATA:
+        raise InputError(f"The importance {importance} needs data.", hint="Give data, or choose l2.")
+    return measure_importance(network, data, Options().calibration_images)
 
 
 def export(module: Model, example_inputs: Example, path: str | Path, target: str = "cpu") -> ExportResult:
@@ -228,7 +249,7 @@ def _require_reachable(
     _require_prunable(network)
     if speedup is not None:
         Planner(network, Pricer(network, device.cost_model()), device.name, device.alignment).for_speedup(
-            l2(network), speedup
+            criterion("l2")(network, None, 0), speedup
         )
 
 
