@@ -142,12 +142,13 @@ class _Cut:
                 )
 
     def sizes(self, node: fx.Node, position: int) -> None:
-        """Rewrite a list of sizes (reshape, expand) to the surviving lengths."""
+        """Rewrite a list of sizes (reshape, expand, unflatten) to the surviving lengths."""
         given = list(node.args[position])  # type: ignore[arg-type]
-        for axis, size in enumerate(given):
-            mask = self.kept(node, axis) if isinstance(size, int) and size > 1 else None
+        first = int(node.args[1]) % len(shape_of(node.all_input_nodes[0])) if position == 2 else 0  # type: ignore[arg-type]
+        for i, size in enumerate(given):
+            mask = self.kept(node, first + i) if isinstance(size, int) and size > 1 else None
             if mask is not None:
-                given[axis] = int(mask.sum())
+                given[i] = int(mask.sum())
         _set_argument(node, position, given)
 
     def split(self, node: fx.Node) -> None:

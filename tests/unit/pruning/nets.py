@@ -242,6 +242,19 @@ class Attention(nn.Module):
         return self.fc((x + self.down(F.gelu(self.up(self.norm(x))))).mean(1))
 
 
+class PackedAttention(nn.Module):
+    """PyTorch's own attention: tokens first, queries, keys and values unflattened from one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 24, 2, 2), nn.LayerNorm(24)
+        self.attention, self.fc = nn.MultiheadAttention(24, 4, batch_first=True), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        return self.fc((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
 def _cosine(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (F.normalize(q, dim=-1) @ k.transpose(-2, -1)).softmax(-1) @ v
 
