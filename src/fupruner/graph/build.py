@@ -97,9 +97,7 @@ class GraphBuilder:
     def operator(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, path: str) -> fx.Node:
         """Add a call of an operator; parameters among its arguments become attributes."""
         args, kwargs = pytree.tree_map(self.materialise, (args, kwargs))
-        if target in (aten.view.default, aten._unsafe_view.default):
-            target = aten.reshape.default  # the same function without demands on strides, which rewriting may change
-        node = self.graph.call_function(target, args, kwargs)
+        node = self.graph.call_function(_any_stride(target), args, kwargs)
         node.meta["path"] = path
         return node
 
@@ -121,7 +119,12 @@ def fold(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Paramete
     """Compute a call that depends on parameters and plain values alone."""
     args, kwargs = pytree.tree_map(lambda v: v.value if isinstance(v, Parameter) else v, (args, kwargs))
     with torch.no_grad():
-        return Parameter(target(*args, **kwargs))
+        return Parameter(_any_stride(target)(*args, **kwargs))
+
+
+def _any_stride(target: Any) -> Any:
+    """The same function without demands on strides, which rewriting may change."""
+    return aten.reshape.default if target in (aten.view.default, aten._unsafe_view.default) else target
 
 
 def bind(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

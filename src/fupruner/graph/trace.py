@@ -19,6 +19,7 @@ from fupruner.graph.symbolic import capture_symbolically
 aten = torch.ops.aten
 
 _CHECKS = {"_assert_tensor_metadata", "_assert_scalar"}
+_FILLED = {"new_zeros", "new_ones", "new_full"}
 _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default,
            aten.detach_.default}  # fmt: skip
 RANDOM = {
@@ -165,6 +166,9 @@ class _Converter:
             return
         if target in _NO_OPS:
             self.values[node] = args[0]
+        elif op_name(node) in _FILLED and all(isinstance(size, int) for size in args[1]):
+            like = torch.empty(0, dtype=node.meta["val"].dtype)  # only the type of the first argument matters
+            self.values[node] = fold(target, (like, *args[1:]), kwargs)
         elif self._is_constant(node, (args, kwargs)):
             self.values[node] = fold(target, args, kwargs)
         else:
