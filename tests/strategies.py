@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from helpers import randomize
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+from helpers import randomize
+
+SHARED_ACTIVATION = nn.ReLU()
+"""One module that any number of layers call."""
 
 Draw = Callable[[st.SearchStrategy[object]], object]
 
@@ -48,7 +52,9 @@ class ZeroPadded(nn.Module):
         self.stride, self.extra = stride, extra
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        return nn.functional.pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2)
+        )
 
 
 class Arithmetic(nn.Module):
@@ -69,7 +75,9 @@ class Shuffle(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2) if self.groups > 1 else torch.flip(x, [1])
+        return (
+            x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2) if self.groups > 1 else torch.flip(x, [1])
+        )
 
 
 class Twice(nn.Module):
@@ -89,7 +97,19 @@ class Upsample(nn.Module):
 
 
 def _activation(draw: Draw) -> nn.Module:
-    kinds = [nn.ReLU(), nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.SiLU(), nn.LeakyReLU(0.1), nn.PReLU(), nn.Identity(), nn.Hardtanh(-0.5, 1.5), nn.Hardswish()]
+    kinds = [
+        nn.ReLU(),
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.ReLU6(),
+        nn.SiLU(),
+        nn.LeakyReLU(0.1),
+        nn.PReLU(),
+        nn.Identity(),
+        nn.Hardtanh(-0.5, 1.5),
+        nn.Hardswish(),
+    ]
+    kinds.append(SHARED_ACTIVATION)
     return draw(st.sampled_from(kinds))  # type: ignore[return-value]
 
 
@@ -101,7 +121,9 @@ def _pick(draw: Draw, *values: int) -> int:
     return int(draw(st.sampled_from(values)))  # type: ignore[call-overload]
 
 
-def _conv(draw: Draw, channels: int, out: int, *, stride: int = 1, kernel: int | None = None, same: bool = True) -> nn.Module:
+def _conv(
+    draw: Draw, channels: int, out: int, *, stride: int = 1, kernel: int | None = None, same: bool = True
+) -> nn.Module:
     """A convolution of any kind that keeps the image's size if ``same``."""
     kernel = kernel or _pick(draw, 1, 3, 3, 3, 5)
     dilation = _pick(draw, 1, 1, 2) if kernel == 3 else 1
@@ -144,7 +166,9 @@ def _basic(draw: Draw, channels: int) -> tuple[nn.Module, int]:
 
 def _preactivation(draw: Draw, channels: int) -> tuple[nn.Module, int]:
     layers = [nn.BatchNorm2d(channels), nn.ReLU(), _conv(draw, channels, 4), nn.ReLU(), _conv(draw, 4, channels)]
-    return nn.Sequential(_conv(draw, channels, channels), Residual(nn.Sequential(*layers), nn.Identity(), nn.Identity())), channels
+    return nn.Sequential(
+        _conv(draw, channels, channels), Residual(nn.Sequential(*layers), nn.Identity(), nn.Identity())
+    ), channels
 
 
 def _inverted(draw: Draw, channels: int) -> tuple[nn.Module, int]:
@@ -179,7 +203,10 @@ def _pooled(draw: Draw, channels: int) -> tuple[nn.Module, int]:
 
 def _odd(draw: Draw, channels: int) -> tuple[nn.Module, int]:
     """The rest: shuffles, arithmetic, shared modules, upsampling, chains without activations, padding that changes sizes."""
-    pair = [_conv(draw, channels, channels, kernel=_pick(draw, 1, 3), same=_flag(draw)), _conv(draw, channels, channels, kernel=1)]
+    pair = [
+        _conv(draw, channels, channels, kernel=_pick(draw, 1, 3), same=_flag(draw)),
+        _conv(draw, channels, channels, kernel=1),
+    ]
     if _flag(draw):
         pair.reverse()
     choices: list[nn.Module] = [
@@ -212,4 +239,6 @@ def networks(draw: Draw) -> tuple[nn.Module, Tensor]:
     if _flag(draw):
         blocks += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(channels, 3)]
     side = _pick(draw, 11, 12, 13, 16)
-    return randomize(nn.Sequential(*blocks)).double(), torch.randn(2, first, side, side + _pick(draw, 0, 1, 3), dtype=torch.float64)
+    return randomize(nn.Sequential(*blocks)).double(), torch.randn(
+        2, first, side, side + _pick(draw, 0, 1, 3), dtype=torch.float64
+    )

@@ -72,10 +72,6 @@ def objection(context: Context, chain: Chain) -> str:
             return f"{node.target} is a grouped convolution: it cannot carry all channels of the shortcut"
         if not is_centred(conv):
             return f"{node.target} is not centred (odd kernel, zero padding that keeps the size)"
-    for activation in chain.activations:
-        module = context.module(activation)
-        if isinstance(module, nn.PReLU) and context.is_shared(activation):  # type: ignore[arg-type]
-            return f"{activation.target} shares its slopes"  # type: ignore[union-attr]
     return ""
 
 
@@ -167,7 +163,7 @@ def let_pass(context: Context, node: fx.Node | None, *, inputs: int, carried: in
     clip = clip_bounds(module)
     if clip is not None and clip[0] <= low and high <= clip[1]:
         return
-    edit.replace_module(context.graph_module, node, _passing(module, clip, inputs, carried))
+    edit.replace_call(context.graph_module, node, _passing(module, clip, inputs, carried))
 
 
 def _passing(module: Any, clip: tuple[float, float] | None, inputs: int, carried: int) -> nn.Module:

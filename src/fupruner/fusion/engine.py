@@ -21,6 +21,9 @@ from fupruner.targets.base import CostModel
 MAX_ROUNDS = 100
 """A rule set that still fires after so many rounds does not reach a fixpoint; that is a defect, not an input error."""
 
+_NOISE = 20.0
+"""Error of a fused network relative to that of one whose weights were moved by a few units in their last place."""
+
 
 @dataclass
 class _State:
@@ -106,15 +109,28 @@ def _check(
     """
     outputs: list[Any] = []
     probes = check.probe_inputs(example_inputs, lambda x: check.accepts(reference, _double(x), outputs))
-    error = 0.0
-    with torch.no_grad():
-        if not outputs:
+    if not outputs:
+        with torch.no_grad():
             outputs.append(reference(*_double(probes[0])))
-        for x, expected in zip(probes, outputs, strict=True):
-            error = max(error, check.relative_error(expected, work(*_double(x))))
-    if not error <= check.FLOAT64_TOLERANCE:
-        raise NotEquivalentError(f"Fusion changed the network: outputs differ by {error:.3g} (relative, float64).")
-    return probes, error
+    return probes, max(
+        _error(reference, work, _double(x), expected) for x, expected in zip(probes, outputs, strict=True)
+    )
+
+
+@torch.no_grad()
+def _error(reference: fx.GraphModule, work: fx.GraphModule, probe: check.Inputs, expected: Any) -> float:
+    """Error on one input.
+
+    A network that amplifies rounding itself (random weights often do) cannot be held to the tolerance: there the error has to stay
+    within a few times what rounding its weights does. Every single rewrite was held to the tolerance in any case.
+
+    Raises:
+        NotEquivalentError: the error is too large.
+    """
+    error = check.relative_error(expected, work(*probe))
+    if error <= check.FLOAT64_TOLERANCE or error <= _NOISE * check.rounding_noise(reference, probe, expected):
+        return error
+    raise NotEquivalentError(f"Fusion changed the network: outputs differ by {error:.3g} (relative, float64).")
 
 
 def _rounding(graph_module: fx.GraphModule, fused: fx.GraphModule, probe: check.Inputs) -> float:

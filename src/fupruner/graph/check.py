@@ -57,7 +57,12 @@ def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, smal
     sides = [d for x in example_inputs if x.dim() == 4 for d in x.shape[2:]]
     largest = max(sides, default=0)
     found: list[Inputs] = []
-    for side in (small, 2 * small, 4 * small, largest):  # some networks refuse images that are too small for their last layers
+    for side in (
+        small,
+        2 * small,
+        4 * small,
+        largest,
+    ):  # some networks refuse images that are too small for their last layers
         if found or (side >= largest and side != largest):
             continue
         for batch, odd in ((2, 0), (3, 1)):
@@ -104,6 +109,21 @@ def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inpu
         cast = tuple(t.to(dtype) if t.is_floating_point() else t for t in x)
         worst = max(worst, relative_error(left(*cast), right(*cast)))
     return worst
+
+
+@torch.no_grad()
+def rounding_noise(module: nn.Module, inputs: Inputs, expected: Any) -> float:
+    """How far outputs move when every weight moves by a few units in its last place: what no rewriting can stay below.
+
+    Close to ``1e-15`` for a trained network in float64; networks with random weights may amplify it a billion times.
+    """
+    moved = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in moved.parameters():
+        if parameter.is_floating_point():
+            size = 4 * torch.finfo(parameter.dtype).eps
+            parameter.mul_(1 + size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return relative_error(expected, moved(*inputs))
 
 
 def require_equal(reference: nn.Module, module: nn.Module, inputs: Sequence[Inputs], what: str) -> float:

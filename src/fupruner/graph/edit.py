@@ -146,6 +146,13 @@ def replace_module(graph_module: fx.GraphModule, node: fx.Node, module: nn.Modul
     set_module(graph_module, str(node.target), module)
 
 
+def replace_call(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Let one call of a module, which other nodes may call too, call another one under a name of its own."""
+    name = fresh_name(graph_module, f"{node.target}_own")
+    set_module(graph_module, name, module.train(graph_module.training))
+    node.target = name
+
+
 def bypass(node: fx.Node, by: fx.Node) -> None:
     """Let every user of a node read ``by`` instead, and erase the node."""
     node.replace_all_uses_with(by)

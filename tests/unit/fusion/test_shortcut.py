@@ -219,3 +219,12 @@ def test_sum_of_convs_of_different_inputs() -> None:
     graph, log = fused(Two(), torch.randn(IMAGE))
     assert kinds(graph) == {"Conv2d": 2, "ReLU": 1}
     assert fired(log)["sum-of-convs"] == 1
+
+
+def test_an_activation_that_other_blocks_call_too_is_left_to_them() -> None:
+    relu = nn.ReLU()
+    blocks = [block(conv(4, 6), relu, conv(6, 4), before=nn.Identity()) for _ in range(2)]
+    graph, log = fused(nn.Sequential(*blocks, nn.Conv2d(4, 5, 1), relu), torch.randn(IMAGE))
+    assert kinds(graph)["add"] == 0
+    assert kinds(graph)["PReLU"] == 1
+    assert fired(log)["shortcut-into-filters"] == 2

@@ -142,6 +142,6 @@ def _cut_activation(context: Context, node: fx.Node, reserved: Tensor) -> None:
         slopes = module.weight.detach()[~reserved]
         layer: nn.Module = nn.PReLU(len(slopes), device="meta")
         layer.weight = nn.Parameter(slopes, requires_grad=module.weight.requires_grad)
-        edit.replace_module(context.graph_module, node, nn.ReLU() if not bool(slopes.any()) else layer)
+        edit.replace_call(context.graph_module, node, nn.ReLU() if not bool(slopes.any()) else layer)
     elif isinstance(module, ChannelClip):
-        edit.replace_module(context.graph_module, node, ChannelClip(module.low[~reserved], module.high[~reserved]))
+        edit.replace_call(context.graph_module, node, ChannelClip(module.low[~reserved], module.high[~reserved]))
