@@ -17,7 +17,10 @@ class Noise:
 
     def __init__(self, classes: int = 5, shape: tuple[int, ...] = (3, 8, 8), poison: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.x, self.y = torch.randn(32, *shape, generator=generator), torch.randint(classes, (32,), generator=generator)
+        self.x, self.y = (
+            torch.randn(32, *shape, generator=generator),
+            torch.randint(classes, (32,), generator=generator),
+        )
         if poison:
             self.x[3] = float("nan")
 
@@ -37,7 +40,9 @@ def by_hand(network: GatedNetwork, task: Noise, gate_index: int) -> np.ndarray:
     total = np.zeros(len(units))
     for x, y in zip(task.x, task.y, strict=True):
         factor = torch.ones(1, len(units), requires_grad=True)
-        handle = gate.register_forward_hook(lambda _m, _i, out, f=factor: out * f.view([len(units) if n > 1 else 1 for n in gate.shape]))
+        handle = gate.register_forward_hook(
+            lambda _m, _i, out, f=factor: out * f.view([len(units) if n > 1 else 1 for n in gate.shape])
+        )
         task.sample_losses(network.graph_module, (x[None], y[None])).sum().backward()
         handle.remove()
         assert factor.grad is not None
