@@ -1,9 +1,9 @@
 """Coverage of fusion: every torchvision classification architecture and more than 100 of timm, random weights.
 
 Measured per network, one process each: does it trace, does it fuse, the largest error of every check, operators before and after,
-processor seconds of tracing and fusing on one core. Norms get random statistics, so that folding them is not trivial. Two errors count:
-fused against traced in float64 (the engine's own check) and fused against the model itself in float32, at the size
-the model is made for. Networks whose random weights amplify rounding
+processor seconds of tracing and fusing on one core. Norms get random statistics, so that folding them is not trivial. Two errors
+count: fused against traced in float64 (the engine's own check) and fused against the model itself in float32, at the size that the
+model is made for. Networks whose random weights amplify rounding
 beyond the tolerance are compared with what moving their weights by a few units in the last place does (noise).
 
     python benchmarks/coverage.py [--only NAME ...] [--out benchmarks/results/coverage]
