@@ -42,11 +42,7 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
     """
     copied, labelling = _copy(network)
     cut = _Cut(copied, labelling, network.is_open)
-    closed = {branch.name for branch, _ in network.branches if branch.name in network.closed_branches}
-    by_name = {n.name: n for n in copied.graph.nodes}
-    for branch, _ in network.branches:
-        if branch.name in closed:
-            edit.bypass(by_name[branch.add.name], by_name[_behind(network, branch)])
+    _bypass_branches(network, copied)
     edit.clean(copied)
     alive = set(copied.graph.nodes)
     for node in list(copied.graph.nodes):
@@ -60,14 +56,15 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
     return copied
 
 
-def _behind(network: GatedNetwork, branch: Any) -> str:
-    """What the Add reads beside the branch: the other operand or the gate behind it."""
-    names = [n.name for n in branch.add.all_input_nodes]
-    gates = {g for _, g in network.branches}
-    for node in branch.add.all_input_nodes:
-        if edit.module_of(network.graph_module, node) not in gates:
-            return str(node.name)
-    raise FuPrunerError(f"The branch {branch.name} has no other operand among {names}.")
+def _bypass_branches(network: GatedNetwork, copied: fx.GraphModule) -> None:
+    """Let what reads the Add of a closed branch read the other operand, which may itself be the Add of one."""
+    by_name = {n.name: n for n in copied.graph.nodes}
+    calls = {edit.module_of(network.graph_module, n): n.name for n in network.graph_module.graph.nodes}
+    for branch, gate in network.branches:
+        if branch.name in network.closed_branches:
+            add = by_name[branch.add.name]
+            left, right = add.args[:2]
+            edit.bypass(add, right if left is by_name[calls[gate]] else left)
 
 
 def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:

@@ -112,3 +112,25 @@ def test_soft_gate_scales_what_it_closes() -> None:
     network.set(is_open, frozenset(), softness=0.25)
     assert torch.equal(gate(x)[:, 0], 0.25 * x[:, 0])
     assert torch.equal(gate(x)[:, 1:], x[:, 1:])
+
+
+class Summed(torch.nn.Module):
+    """Three convolutions of one input, added one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs, self.last = torch.nn.ModuleList(nets.conv(3, 8) for _ in range(3)), nets.conv(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.convs[0](x) + self.convs[1](x) + self.convs[2](x))
+
+
+def test_a_closed_branch_may_be_added_to_another_one() -> None:
+    network = nets.gated(Summed(), 3, 8, 8)
+    names = tuple(branch.name for branch, _ in network.branches)
+    assert len(names) == 2
+    close(network, 0.5, branches=names)
+    small = slim(network, (torch.randn(2, 3, 8, 8),))
+    assert (
+        check.largest_error(network.graph_module, small, [inputs((3, 8, 8))], torch.float64) < check.FLOAT64_TOLERANCE
+    )
