@@ -195,7 +195,7 @@ def _nearest_width(group: Group, wanted: float, alignment: int) -> int:
 
 def _step(group: Group, alignment: int) -> int:
     """Units by which a group's width changes: full blocks of channels in wide groups, half blocks in narrow ones."""
-    wide = len(group.units) * group.width >= 4 * alignment
+    wide = len(group.units) * group.width >= 2 * alignment
     return bundle_of(group, alignment if wide else max(1, alignment // 2))
 
 
