@@ -6,7 +6,7 @@ training step, does it export, does ONNX Runtime agree with it to 1e-3. ``refuse
 is a failure. Seconds are processor seconds of the pruning itself on one core, without tracing and checking; memory is the peak of the
 process. Norms get random statistics.
 
-    python benchmarks/prune_coverage.py [--only NAME ...] [--skip NAME ...] [--out benchmarks/results/prune_coverage]
+    python benchmarks/prune_coverage.py [--only NAME ...] [--skip NAME ...] [--resume] [--out benchmarks/results/prune_coverage]
 
 writes OUT.json after every network and OUT.md at the end. n = 1 run per network.
 """
@@ -188,12 +188,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--skip", nargs="+", default=[])
+    parser.add_argument("--resume", action="store_true", help="keep the rows that OUT.json has")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prune_coverage")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     names = [name for name in options.only or networks() if name not in options.skip]
-    rows: list[dict[str, Any]] = []
+    written = options.out.with_suffix(".json")
+    rows: list[dict[str, Any]] = (
+        json.loads(written.read_text())["networks"] if options.resume and written.exists() else []
+    )
+    known = {row["name"] for row in rows}
     for name in names:
+        if name in known:
+            continue
         rows.append(measure(name))
         print(json.dumps(rows[-1]), flush=True)
         facts = {
@@ -203,7 +210,7 @@ def main() -> None:
             "skipped": options.skip,
             "networks": rows,
         }
-        options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+        written.write_text(json.dumps(facts, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(table(rows, options.skip))
 
 
