@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fupruner.errors import NotEquivalentError
+from fupruner.errors import InputError, NotEquivalentError
 from fupruner.fusion.region import EmptyError, Region
 from fupruner.fusion.rule import Context, Match, Refuse, Rule
 from fupruner.graph import check, cost, edit, shapes
@@ -110,11 +110,27 @@ def _check(
     outputs: list[Any] = []
     probes = check.probe_inputs(example_inputs, lambda x: check.accepts(reference, _double(x), outputs))
     if not outputs:
-        with torch.no_grad():
-            outputs.append(reference(*_double(probes[0])))
+        outputs.append(_run_double(reference, probes[0]))
     return probes, max(
         _error(reference, work, _double(x), expected) for x, expected in zip(probes, outputs, strict=True)
     )
+
+
+@torch.no_grad()
+def _run_double(reference: fx.GraphModule, probe: check.Inputs) -> Any:
+    """Output in float64.
+
+    Raises:
+        InputError: the network insists on another precision.
+    """
+    try:
+        return reference(*_double(probe))
+    except RuntimeError as failure:
+        reason = str(failure).splitlines()[0]
+        raise InputError(
+            f"The network does not run in float64, in which rewrites are proved: {reason}",
+            hint="An operator in it creates tensors of a fixed precision. Fuse the part of the network without it.",
+        ) from None
 
 
 @torch.no_grad()
@@ -198,7 +214,10 @@ class _Fixpoint:
         """Rewrite one place; the reason why it must be undone, or nothing."""
         graph_module, name, detail = context.graph_module, match.node.name, _describe(match)
         price = self._price(rule, graph_module)
-        region = Region(graph_module, match)
+        try:
+            region = Region(graph_module, match)
+        except ValueError as failure:
+            return f"cannot be checked: {failure}"
         output = rule.rewrite(context, match)
         try:
             error = check.relative_error(region.expected, region.actual(output))

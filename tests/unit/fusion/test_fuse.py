@@ -178,3 +178,17 @@ def test_a_value_on_two_outputs() -> None:
             return {"out": y, "again": torch.relu(y)}
 
     assert kinds(fused(Two(), X, "basic")[0])["BatchNorm2d"] == 0
+
+
+def test_a_network_that_insists_on_float32_is_refused_in_words() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(torch.ones_like(x, dtype=torch.float32).cumsum(1))
+
+    x = torch.randn(2, 4)
+    with pytest.raises(InputError, match="does not run in float64, in which rewrites are proved"):
+        fuse_graph(trace(Fixed(), x), (x,), "basic")
