@@ -24,9 +24,11 @@ from fupruner.pruning import least_squares
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import channel_axis
 from fupruner.pruning.least_squares import ROWS, WIDEST, NormalEquations
-from fupruner.pruning.replay import Replay
+from fupruner.pruning.replay import Replay, peak_bytes
 
 RIDGE = 3e-2
+MEMORY = 2**30
+"""Bytes that tensors of calibration images may take."""
 
 
 @torch.no_grad()
@@ -40,7 +42,8 @@ def compensate(
 ) -> fx.GraphModule:
     """A copy of a slimmed network whose layers make up for what was removed.
 
-    Memory holds the tensors of all batches that are still to be read, of both networks.
+    Memory holds the tensors of all images that are still to be read, of both networks. Where they would take more than
+    ``MEMORY``, only as many images are used as fit; large images give many positions each, so fewer are enough.
 
     Args:
         network: the gates that ``slimmed`` was cut by, as they were then.
@@ -57,8 +60,20 @@ def compensate(
         raise InputError("There are no calibration images to compensate with.")
     result = edit.clone(slimmed).eval()
     _check(original, inputs[0])
+    inputs = _that_fit(inputs, peak_bytes(original, inputs[0][:1]) + peak_bytes(slimmed, inputs[0][:1]))
     _Pass(network, result, edit.clone(original).eval(), inputs, ridge).run()
     return result
+
+
+def _that_fit(batches: list[Tensor], bytes_per_image: int) -> list[Tensor]:
+    """As many images as may be held in memory, at least eight."""
+    room, kept = max(8, MEMORY // max(1, bytes_per_image)), []
+    for x in batches:
+        kept.append(x[:room])
+        room -= len(kept[-1])
+        if room <= 0:
+            break
+    return kept
 
 
 def _check(original: fx.GraphModule, images: Tensor) -> None:

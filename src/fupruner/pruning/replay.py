@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from fupruner.graph import edit
@@ -59,3 +60,16 @@ class Replay:
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: values[n])
         call: Any = self.graph_module.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         return call(*args, **kwargs)
+
+
+@torch.no_grad()
+def peak_bytes(graph_module: fx.GraphModule, x: Tensor) -> int:
+    """Largest number of bytes of tensors that are alive at once while a graph runs node by node on one input."""
+    replay, largest = Replay(graph_module, [x]), 0
+    for node in graph_module.graph.nodes:
+        if node.op != "output":
+            replay(node)
+            alive = [t for n, t in replay.values[0].items() if isinstance(t, Tensor) and n.op != "get_attr"]
+            largest = max(largest, sum(t.numel() * t.element_size() for t in alive))
+            replay.done(node)
+    return largest

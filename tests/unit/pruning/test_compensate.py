@@ -9,6 +9,7 @@ from fupruner.graph.trace import trace
 from fupruner.pruning.compensate import compensate, recenter
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.least_squares import NormalEquations, rows_of
+from fupruner.pruning.replay import peak_bytes
 from fupruner.pruning.slim import slim
 from unit.pruning import nets
 
@@ -131,3 +132,12 @@ def test_normal_equations_find_a_known_map() -> None:
     found, constant = sums.solve(ridge=0)
     torch.testing.assert_close(found.float(), weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(constant.float(), bias, rtol=1e-3, atol=1e-4)
+
+
+def test_only_as_many_images_as_fit_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, small, graph, images = setup("Chain", 0.5)
+    assert peak_bytes(graph, images[0][:1]) == 4 * 8 * 8 * (32 + 32)  # what the second norm reads and makes
+    monkeypatch.setattr("fupruner.pruning.compensate.MEMORY", 1)
+    few = compensate(network, small, graph, images)
+    eight = compensate(network, small, graph, [images[0][:8]])
+    assert all(torch.equal(a, b) for a, b in zip(few.parameters(), eight.parameters(), strict=True))
