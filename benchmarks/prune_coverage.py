@@ -60,7 +60,8 @@ def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
         import timm
 
         model = timm.create_model(short)
-        side = int(model.pretrained_cfg["input_size"][-1]) if model.pretrained_cfg.get("fixed_input_size") else 224
+        native = int(model.pretrained_cfg["input_size"][-1])
+        side = native if model.pretrained_cfg.get("fixed_input_size") else min(native, 256)
     else:
         model = getattr(vision.models, short)()
     for module in model.modules():

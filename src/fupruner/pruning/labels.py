@@ -187,7 +187,9 @@ class Labelling:
             return None
         if name == "getitem":
             index = node.args[1]
-            parts = self.tuples.get(node.all_input_nodes[0], ())
+            if sources[0] in self.labels:  # a pool that also returns indices: both lie in the same channels
+                return self.labels[sources[0]]
+            parts = self.tuples.get(sources[0], ())
             return parts[index] if isinstance(index, int) and index < len(parts) else None
         if name in ("sym_size", "size"):
             return None

@@ -266,6 +266,17 @@ class CosineAttention(Attention):
         super().__init__(fused=False)
 
 
+class PoolWithIndices(nn.Module):
+    """A pool that returns a tuple, of which the first part is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 16), nn.Conv2d(16, 4, (2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.adaptive_max_pool2d(F.relu(self.a(x)), (2, 1)))
+
+
 class SplitAttention(nn.Module):
     """A convolution of two groups whose halves are weighed against each other channel by channel."""
 
