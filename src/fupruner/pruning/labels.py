@@ -186,11 +186,7 @@ class Labelling:
         if not sources:
             return None
         if name == "getitem":
-            index = node.args[1]
-            if sources[0] in self.labels:  # a pool that also returns indices: both lie in the same channels
-                return self.labels[sources[0]]
-            parts = self.tuples.get(sources[0], ())
-            return parts[index] if isinstance(index, int) and index < len(parts) else None
+            return self._item(node, sources[0])
         if name in ("sym_size", "size"):
             return None
         if name in ELEMENTWISE:
@@ -206,6 +202,17 @@ class Labelling:
             return source if varies_only_along(source, 1) else self._give_up(node, source)
         for source_node in sources:
             self._give_up(node, self.of(source_node))
+        return None
+
+    def _item(self, node: fx.Node, source: fx.Node) -> Labels | None:
+        """One of the tensors that an operator returns; a pool that also returns indices has both in the same channels."""
+        if source in self.labels:
+            return self.labels[source]
+        index, parts = node.args[1], self.tuples.get(source, ())
+        if isinstance(index, int) and index < len(parts):
+            return parts[index]
+        for part in parts:
+            self._give_up(node, part)
         return None
 
     def _give_up(self, node: fx.Node, source: Labels | None) -> Labels | None:

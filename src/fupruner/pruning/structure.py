@@ -95,7 +95,10 @@ def _squeeze(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | No
     axes = range(len(given)) if dims is None else [dims] if isinstance(dims, int) else list(dims)
     gone = tuple(d % len(given) for d in axes if given[d] == 1)
     labels = source.squeeze(gone)
-    return labels if labels.ndim == len(out) else None
+    if labels.ndim == len(out):
+        return labels
+    labelling.freeze(source, f"{node.name} drops an axis that other batches have")
+    return None
 
 
 def _expand(labelling: Labelling, node: fx.Node, source: Labels) -> Labels:

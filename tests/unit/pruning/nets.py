@@ -317,6 +317,7 @@ ALL: dict[str, tuple[type[nn.Module], tuple[int, int, int]]] = {
         GroupNormed,
         Attention,
         CosineAttention,
+        PoolWithIndices,
         SplitAttention,
     )
 }
