@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fupruner.training.features import FeatureLoss
 from fupruner.training.task import Predict, Task
 
 TEMPERATURE = 4.0
 SOFT_SHARE = 0.9
+FEATURE_WEIGHT = 5.0
 
 Objective = Callable[[Predict, Any], Tensor]
 """From a model and a batch to the scalar that training minimises."""
@@ -36,15 +38,23 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = TEM
 
 
 def distilled(
-    task: Task, teacher: Predict, *, temperature: float = TEMPERATURE, soft_share: float = SOFT_SHARE
+    task: Task,
+    teacher: Predict,
+    *,
+    temperature: float = TEMPERATURE,
+    soft_share: float = SOFT_SHARE,
+    features: FeatureLoss | None = None,
+    feature_weight: float = FEATURE_WEIGHT,
 ) -> Objective:
-    """A task's loss mixed with the distance from a teacher's outputs, on the same augmented inputs.
+    """A task's loss mixed with the distance from a teacher's outputs and feature maps, on the same augmented inputs.
 
     Args:
         task: gives the hard part of the loss.
         teacher: see :func:`frozen_copy`.
         temperature: see :func:`distillation_loss`.
         soft_share: weight of the soft part; the hard part has the rest.
+        features: distance of the maps of the forward pass just made; none if None.
+        feature_weight: what it is multiplied by before it is added.
     """
 
     def objective(model: Predict, batch: Any) -> Tensor:
@@ -58,7 +68,8 @@ def distilled(
         with torch.no_grad():
             target = teacher(task.inputs(batch))
         soft = distillation_loss(outputs[0], target, temperature)
-        return soft_share * soft + (1 - soft_share) * hard
+        loss = soft_share * soft + (1 - soft_share) * hard
+        return loss if features is None else loss + feature_weight * features()
 
     return objective
 

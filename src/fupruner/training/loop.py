@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from fupruner.errors import InputError, TrainingError
-from fupruner.training.distill import distilled, frozen_copy
+from fupruner.training.distill import Objective, distilled, frozen_copy
+from fupruner.training.features import FeatureLoss, Hints, recorded
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.seeds import mix
@@ -65,6 +66,7 @@ def train_steps(
     precision: Precision = "bf16-mixed",
     seed: int = 0,
     teacher: nn.Module | None = None,
+    hints: Hints | None = None,
     on_step: Sequence[OnStep] = (),
     on_epoch: Sequence[OnEpoch] = (),
 ) -> list[EpochResult]:
@@ -85,6 +87,7 @@ def train_steps(
         precision: arithmetic; bf16 becomes float32 where the processor would only emulate it.
         seed: of dropout; order and augmentation have the task's.
         teacher: a network of the same outputs to learn from as well; it is not changed.
+        hints: layers whose maps are learnt from the teacher too, see ``training.features``; without a teacher of no effect.
         on_step: called after each step with its result and the model.
         on_epoch: called after the last step of each epoch with its result and the model.
 
@@ -97,10 +100,13 @@ def train_steps(
     """
     optimizer = optimizer or make_optimizer(model, weight_decay)
     fabric = _fabric(supported(precision))
-    objective = task.loss if teacher is None else distilled(task, _in_half(fabric, teacher))
     results: list[EpochResult] = []
     meter, good = Meter(), _state(model)
-    with _prepared(fabric, model, optimizer) as (wrapped, stepper), torch.random.fork_rng():
+    with (
+        _objective(fabric, task, model, teacher, hints or {}) as objective,
+        _prepared(fabric, model, optimizer) as (wrapped, stepper),
+        torch.random.fork_rng(),
+    ):
         for step, batch in _stream(task, start, schedule.steps if stop is None else stop):
             rate, epoch = schedule.learning_rate(step), step // task.steps_per_epoch
             torch.manual_seed(mix(seed, step))
@@ -198,13 +204,26 @@ def _move_state(optimizer: Optimizer, device: torch.device) -> None:
         state.update({name: value.to(device) for name, value in state.items() if isinstance(value, Tensor)})
 
 
-def _in_half(fabric: Fabric, teacher: nn.Module) -> Predict:
-    """A copy of the teacher that predicts in the precision of the training."""
+@contextmanager
+def _objective(
+    fabric: Fabric, task: Task, model: nn.Module, teacher: nn.Module | None, hints: Hints
+) -> Iterator[Objective]:
+    """What training minimises: the task's loss, mixed with the distance from the teacher where there is one."""
+    if teacher is None:
+        yield task.loss
+        return
     copied = frozen_copy(teacher, fabric.device)
+    with recorded(model, hints) as own, recorded(copied, hints) as taught:
+        features = FeatureLoss(own, taught, hints) if hints else None
+        yield distilled(task, _in_half(fabric, copied), features=features)
+
+
+def _in_half(fabric: Fabric, teacher: nn.Module) -> Predict:
+    """The teacher as a function that predicts in the precision of the training."""
 
     def predict(inputs: Tensor) -> Tensor:
         with fabric.autocast():
-            outputs: Tensor = copied(inputs)
+            outputs: Tensor = teacher(inputs)
         return outputs
 
     return predict
