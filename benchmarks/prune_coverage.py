@@ -1,20 +1,25 @@
 """Coverage of pruning: every torchvision classifier and the timm models of the list, random weights, half of the channels.
 
-Measured per network, one process each: does it trace, how long groups and a uniform plan take (priced by multiply-adds, so that no table
+Measured per network, one process each (forked from one that has imported the zoo): does it trace, how
+long groups and a uniform plan take (priced by multiply-adds, so that no table
 is filled), does the slimmed network equal the gated one (float64 at a small size where the network takes one, else float32), does it take a
 training step, does it export, does ONNX Runtime agree with it to 1e-3. ``refused`` networks say why; everything else that does not pass
-is a failure. Seconds are processor seconds of the pruning itself on one core, without tracing and checking; memory is the peak of the
-process. Norms get random statistics.
+is a failure. ``groups``, ``plan`` and ``slim`` are processor seconds of the pruning itself on one core, without tracing and checking;
+``seconds`` are those of the whole row, ``phases`` its parts; memory is the peak of the process, which the imports alone fill to some
+600 MiB. Norms get random statistics. Networks whose weights alone need gibibytes come last.
 
-    python benchmarks/prune_coverage.py [--only NAME ...] [--skip NAME ...] [--resume] [--out benchmarks/results/prune_coverage]
+    python benchmarks/prune_coverage.py [--only NAME ...] [--skip NAME ...] [--reverse] [--resume] [--again]
+        [--out benchmarks/results/prune_coverage]
 
-writes OUT.json after every network and OUT.md at the end. n = 1 run per network.
+writes OUT.json after every network and OUT.md at the end; ``--again`` replaces the rows named by ``--only``. n = 1 run per network.
 """
-# ruff: noqa: PLC0415 - networks are imported where they are needed, in processes of their own
+# ruff: noqa: PLC0415 - torchvision is imported through zoo(), everything else next to its use
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import json
 import multiprocessing
 import resource
@@ -26,7 +31,8 @@ from typing import Any
 
 import torch
 
-SECONDS, GIBIBYTES = 600, 14
+SECONDS, GIBIBYTES = 300, 14
+GIANTS = ("vit_l_32", "vit_l_16", "vit_h_14", "regnet_y_128gf")
 TIMM_LIST = Path(__file__).parents[2] / "shared" / "data" / "timm_models.txt"
 
 
@@ -41,6 +47,13 @@ def zoo() -> Any:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision
     return torchvision
+
+
+def preload() -> None:
+    """Import what every process needs, once."""
+    zoo()
+    for name in ("timm", "onnx", "onnxruntime", "fupruner", "fupruner.pruning.slim", "fupruner.targets.cpu"):
+        importlib.import_module(name)
 
 
 def networks() -> list[str]:
@@ -73,7 +86,7 @@ def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
 
 def prune(name: str) -> dict[str, Any]:
     """One row of the table."""
-    from fupruner.graph import check, cost, shapes
+    from fupruner.graph import cost, shapes
     from fupruner.graph.trace import trace
     from fupruner.pruning.budget import SizeModel
     from fupruner.pruning.gates import insert_gates
@@ -83,30 +96,61 @@ def prune(name: str) -> dict[str, Any]:
     from fupruner.pruning.slim import slim
 
     model, x = make(name)
+    clock = Phases()
     graph = trace(model, x)
-    started = time.process_time()
+    clock.stop("trace")
     shapes.propagate(graph, (x,))
     network = insert_gates(graph)
-    grouped = time.process_time()
+    row: dict[str, Any] = {"groups": clock.stop("groups")}
     if not network.groups.prunable:
-        reasons = sorted(
-            {group.frozen for group in network.groups.groups if "output of the network" not in group.frozen}
-        )
+        reasons = sorted({g.frozen for g in network.groups.groups if "output of the network" not in g.frozen})
         return {"refused": f"nothing to prune: {reasons[0]}" if reasons else "nothing to prune"}
     plan = Planner(network, Pricer(network, SizeModel("macs")), "none", 1).uniform(l2(network), 0.5)
-    planned = time.process_time()
+    row["plan"] = clock.stop("plan")
     network.set(plan.is_open, plan.closed_branches)
     small = slim(network, (x,))
-    done = time.process_time()
+    row["slim"] = clock.stop("slim")
     before, after = cost.figures(graph), cost.figures(small)
-    row = {"groups": grouped - started, "plan": planned - grouped, "slim": done - planned, "macs": before.macs / max(1, after.macs),
-           "params": before.params / after.params, "unknown": network.groups.labelling.unknown}  # fmt: skip
-    probes = check.probe_inputs((x,), lambda inputs: check.accepts(network.graph_module, inputs), small=96)
-    row["error"] = check.largest_error(network.graph_module, small, probes[:1], torch.float64)
-    assert row["error"] < 1e-9, f"slimmed and gated differ by {row['error']:.3g}"
+    row |= {"macs": before.macs / max(1, after.macs), "params": before.params / after.params}
+    row["unknown"] = network.groups.labelling.unknown
+    gated = network.graph_module
+    del graph, model, network, plan
+    gc.collect()
+    row |= _equal(gated, small, x)
+    del gated
+    clock.stop("check")
     row["onnx"] = _ship(small, x)
+    clock.stop("ship")
     _train(small, x)
-    return row
+    clock.stop("train")
+    return {**row, "seconds": sum(clock.seconds.values()), "phases": clock.seconds}
+
+
+def _equal(gated: torch.nn.Module, small: torch.nn.Module, x: torch.Tensor) -> dict[str, Any]:
+    """How far both are apart, in float64, or in float32 where a network computes parts of itself in float32."""
+    from fupruner.graph import check
+
+    probes = check.probe_inputs((x,), lambda inputs: check.accepts(gated, inputs), small=96)[:1]
+    try:
+        error, precision, most = check.largest_error(gated, small, probes, torch.float64), "float64", 1e-9
+    except RuntimeError:
+        error, precision, most = check.largest_error(gated, small, probes, torch.float32), "float32", 1e-4
+    assert error < most, f"slimmed and gated differ by {error:.3g} in {precision}"
+    return {"error": error, "precision": precision}
+
+
+class Phases:
+    """Processor seconds of consecutive parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.process_time()
+
+    def stop(self, name: str) -> float:
+        """End the part that is running, and begin the next."""
+        now = time.process_time()
+        self.seconds[name], self._since = now - self._since, now
+        return self.seconds[name]
 
 
 def _ship(module: torch.nn.Module, x: torch.Tensor) -> float:
@@ -127,28 +171,34 @@ def _train(module: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def _child(name: str, pipe: Any) -> None:
-    torch.set_num_threads(1)
+    from fupruner.errors import FuPrunerError
+
     resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES * 2**30, GIBIBYTES * 2**30))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    started = time.process_time()
     try:
         row = prune(name)
+    except FuPrunerError as error:
+        row = {"refused": " ".join(str(error).splitlines())[:300]}
     except Exception as error:
         row = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
+    row.setdefault("seconds", time.process_time() - started)
     row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pipe.send(row)
 
 
 def measure(name: str) -> dict[str, Any]:
     """Run one network in a process of its own."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(name, theirs))
     process.start()
     theirs.close()
     try:
-        row = ours.recv() if ours.poll(SECONDS) else {"failed": f"not done after {SECONDS} s"}
+        row = ours.recv()
     except EOFError:
-        row = {"failed": "the process died, out of memory"}
-    process.kill()
+        why = f"the process ended: out of memory, or more than {SECONDS} s"
+        row = {"failed": why, "seconds": float(SECONDS), "peak_mib": 0.0}
     process.join()
     return {"name": name, **row}
 
@@ -163,22 +213,23 @@ def table(rows: list[dict[str, Any]], skipped: list[str]) -> str:
             f"{source}: {sum('onnx' in row for row in ours)} of {len(ours)} pruned by half, equal, trained and shipped.  "
         )
     seconds = [row["groups"] + row["plan"] for row in good] or [0.0]
+    whole = [row["seconds"] for row in good if "seconds" in row] or [0.0]
+    lines += [f"Whole rows: median {statistics.median(whole):.1f} s, worst {max(whole):.1f} s.  "]
     lines += [f"Groups and plan: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s.  ", ""]
     if skipped:
         lines += ["Skipped for the size of this machine: " + ", ".join(skipped) + ".", ""]
     lines += [
-        "| network | macs | params | groups s | plan s | slim s | peak MiB | error | note |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | macs | params | groups s | plan s | slim s | all s | peak MiB | error | note |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row in good:
-            figures = "{macs:.2f}x | {params:.2f}x | {groups:.2f} | {plan:.2f} | {slim:.2f} | {peak_mib:.0f} | {error:.1e}".format(
-                **row
-            )
-            lines.append(f"| {row['name']} | {figures} | {', '.join(row['unknown'])} |")
+            form = "{macs:.2f}x | {params:.2f}x | {groups:.2f} | {plan:.2f} | {slim:.2f} | {seconds:.1f} | {peak_mib:.0f} | {error:.1e}"
+            note = ", ".join(row["unknown"]) + (" (float32)" if row.get("precision") == "float32" else "")
+            lines.append(f"| {row['name']} | {form.format(**row)} | {note} |")
         else:
             note = f"refused: {row['refused']}" if "refused" in row else f"failed: {row['failed']}"
-            lines.append(f"| {row['name']} | | | | | | {row.get('peak_mib', 0):.0f} | | {note} |")
+            lines.append(f"| {row['name']} | | | | | | {row['seconds']:.1f} | {row['peak_mib']:.0f} | | {note} |")
     return "\n".join(lines) + "\n"
 
 
@@ -189,15 +240,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--skip", nargs="+", default=[])
+    parser.add_argument("--reverse", action="store_true", help="last network first")
+    parser.add_argument(
+        "--again", action="store_true", help="measure the rows named by --only once more, keep the others"
+    )
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUT.json has")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prune_coverage")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    preload()
     names = [name for name in options.only or networks() if name not in options.skip]
+    names = sorted(reversed(names) if options.reverse else names, key=lambda name: name.endswith(GIANTS))
     written = options.out.with_suffix(".json")
-    rows: list[dict[str, Any]] = (
-        json.loads(written.read_text())["networks"] if options.resume and written.exists() else []
-    )
+    keep = (options.resume or options.again) and written.exists()
+    rows: list[dict[str, Any]] = json.loads(written.read_text())["networks"] if keep else []
+    if options.again:
+        rows = [row for row in rows if row["name"] not in names]
     known = {row["name"] for row in rows}
     for name in names:
         if name in known:

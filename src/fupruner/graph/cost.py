@@ -105,9 +105,20 @@ def is_add(node: fx.Node) -> bool:
     return len(node.args) == len(operands) == 2 and shape_of(operands[0]) == shape_of(operands[1])
 
 
+def shape_at_batch_1(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's tensor without the batch: also where the batch is not the first axis or is merged into it (tokens first)."""
+    shape = shape_of(node)
+    batch = next((shape_of(n)[0] for n in node.graph.nodes if n.op == "placeholder" and shape_of(n)), 1)
+    if shape[:1] in ((), (batch,)):
+        return shape[1:]
+    if batch in shape:
+        at = shape.index(batch)
+        return (*shape[:at], *shape[at + 1 :])
+    return (shape[0] // batch, *shape[1:]) if shape[0] % batch == 0 else shape[1:]
+
+
 def _window_shape(module: Any, node: fx.Node, activation: str, add: bool) -> LayerShape:
-    source = shape_of(node.all_input_nodes[0])[1:]
-    out = shape_of(node)[1:]
+    source, out = shape_at_batch_1(node.all_input_nodes[0]), shape_at_batch_1(node)
     common: dict[str, Any] = {
         "in_shape": source,
         "out_shape": out,
@@ -131,7 +142,7 @@ def _padding(module: Any) -> tuple[int, ...]:
 
 def _plain_shape(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module | None) -> LayerShape:
     sources = [n for n in node.all_input_nodes if shape_of(n)]
-    in_shape = shape_of(sources[0])[1:] if sources else ()
+    in_shape = shape_at_batch_1(sources[0]) if sources else ()
     kind = snake(kind_of(graph_module, node))
     window: dict[str, Any] = {}
     if module is not None and hasattr(module, "kernel_size"):
@@ -139,7 +150,12 @@ def _plain_shape(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module 
         window = {"kernel": _tuple(module.kernel_size, dims), "stride": _tuple(module.stride, dims),
                   "padding": _tuple(getattr(module, "padding", 0), dims)}  # fmt: skip
     return LayerShape(
-        kind=kind, in_shape=in_shape, out_shape=shape_of(node)[1:], bias=False, inputs=max(1, len(sources)), **window
+        kind=kind,
+        in_shape=in_shape,
+        out_shape=shape_at_batch_1(node),
+        bias=False,
+        inputs=max(1, len(sources)),
+        **window,
     )
 
 

@@ -38,14 +38,15 @@ class Gate(nn.Module):
         channels: length of the axis; 1 gates the whole tensor.
         axis: the axis, batch included.
         dims: axes of the tensor.
+        samples: the axis of the batch; None where samples cannot be told apart, so that the gate cannot be scored.
     """
 
     value: Tensor
 
-    def __init__(self, channels: int, axis: int, dims: int) -> None:
+    def __init__(self, channels: int, axis: int, dims: int, samples: int | None = 0) -> None:
         super().__init__()
         self.shape = [channels if d == axis else 1 for d in range(dims)]
-        self.axis, self.channels = axis, channels
+        self.axis, self.channels, self.samples = axis, channels, samples
         self.register_buffer("value", torch.ones(self.shape), persistent=False)
         self.all_open = True
         self.scored: Tensor | None = None
@@ -58,7 +59,7 @@ class Gate(nn.Module):
 
     def start_scoring(self) -> None:
         """From the next forward pass on, keep a gate variable per sample and channel, so that its gradient can be read."""
-        self.scored = torch.empty(0)
+        self.scored = None if self.samples is None else torch.empty(0)
 
     def stop_scoring(self) -> None:
         """Forget the gate variables."""
@@ -66,14 +67,17 @@ class Gate(nn.Module):
 
     def gradients(self) -> Tensor | None:
         """Gradient of the loss with respect to the gate per sample and channel, (N, C), after a backward pass."""
-        if self.scored is None or self.scored.grad is None:
+        if self.scored is None or self.scored.grad is None or self.samples is None:
             return None
-        return self.scored.grad.flatten(1).float()
+        return self.scored.grad.movedim(self.samples, 0).flatten(1).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale the channels."""
         if self.scored is not None:
-            self.scored = self.value.to(x.dtype).expand(x.shape[0], *self.shape[1:]).clone().requires_grad_(True)
+            per_sample = [
+                n if d == self.samples else m for d, (n, m) in enumerate(zip(x.shape, self.shape, strict=True))
+            ]
+            self.scored = self.value.to(x.dtype).expand(per_sample).clone().requires_grad_(True)
             return x * self.scored
         return x if self.all_open else x * self.value.to(x.dtype)
 
@@ -206,12 +210,21 @@ def keeps_zero(graph_module: fx.GraphModule, groups: ChannelGroups, node: fx.Nod
 
 
 def _insert(graph_module: fx.GraphModule, node: fx.Node, units: Labels, axis: int) -> tuple[Gate, Labels]:
-    gate = Gate(len(units), axis, len(shape_of(node)) or 4)
+    gate = Gate(len(units), axis, len(shape_of(node)) or 4, _axis_of_samples(graph_module, node, axis))
     users = list(node.users)
     gate_node = edit.add_call(graph_module, f"gates.{node.name}", gate, (node,), after=node)
     for user in users:
         user.replace_input_with(node, gate_node)
     return gate, units
+
+
+def _axis_of_samples(graph_module: fx.GraphModule, node: fx.Node, channels: int) -> int | None:
+    """The axis of a tensor that the batch lies along: the first one, or where that is longer, another one of its length."""
+    batch = shape_of(next(n for n in graph_module.graph.nodes if n.op == "placeholder"))[:1]
+    shape = shape_of(node)
+    if not batch or shape[:1] in ((), batch):
+        return 0
+    return next((d for d, n in enumerate(shape) if n == batch[0] and d != channels), None)
 
 
 def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
@@ -221,7 +234,7 @@ def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
         for n in branch.add.all_input_nodes
         if n is branch.operand or (branch.operand in n.all_input_nodes and _is_gate(graph_module, n))
     )
-    gate = Gate(1, 1, len(shape_of(branch.operand)))
+    gate = Gate(1, 1, len(shape_of(branch.operand)), _axis_of_samples(graph_module, branch.operand, -1))
     gate_node = edit.add_call(
         graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand
     )

@@ -14,6 +14,7 @@ from torch import fx, nn
 from fupruner.graph import edit
 from fupruner.graph.cost import PricedLayer
 from fupruner.graph.layer_shape import LayerShape
+from fupruner.graph.shapes import shape_of
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import Group, channel_axis
 from fupruner.pruning.labels import Labels
@@ -24,12 +25,18 @@ Open = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Priced:
-    """A layer with the units of its input and output channels; None where channels are not followed."""
+    """A layer with the units of its input and output channels; None where channels are not followed.
+
+    Attributes:
+        axis_in: of the channels in the layer's input shape, counted from the end.
+        axis_out: the same in its output shape.
+    """
 
     layer: PricedLayer
     inputs: Labels | None
     outputs: Labels | None
-    axis: int
+    axis_in: int
+    axis_out: int
 
 
 class Pricer:
@@ -57,7 +64,7 @@ class Pricer:
         source = self._source(node)
         inputs, axis_in = self._units(source, module)
         outputs, axis_out = self._units(node, module)
-        return _Priced(layer, inputs, outputs, axis_out if outputs is not None else axis_in)
+        return _Priced(layer, inputs, outputs, axis_in, axis_out)
 
     def _source(self, node: fx.Node) -> fx.Node:
         """The tensor that a node reads, looking through the gates."""
@@ -71,13 +78,13 @@ class Pricer:
         return source
 
     def _units(self, node: fx.Node, module: nn.Module | None) -> tuple[Labels | None, int]:
-        labelling = self.network.groups.labelling
+        labelling, dims = self.network.groups.labelling, len(shape_of(node))
         labels = labelling.labels.get(node)
         if labels is None:
-            return None, 1
+            return None, channel_axis(module, dims) - dims if module is not None else 1 - dims
         long = [d for d, n in enumerate(labels.shape) if n > 1]
         axis = channel_axis(module, labels.ndim) if module is not None else (long[0] if len(long) == 1 else 1)
-        return (labelling.units_along(node, axis), axis) if labels.shape[axis] > 1 else (None, axis)
+        return labelling.units_along(node, axis) if labels.shape[axis] > 1 else None, axis - labels.ndim
 
     def shapes(
         self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None
@@ -110,13 +117,13 @@ class Pricer:
         if priced.inputs is not None:
             kept = int(np.count_nonzero(is_open[priced.inputs]))
             if kept < len(priced.inputs):
-                changes["in_shape"] = _with_channels(shape.in_shape, priced.axis, kept)
+                changes["in_shape"] = _with_channels(shape.in_shape, priced.axis_in, kept)
             if shape.groups > 1 and kept < len(priced.inputs):
                 changes["groups"] = max(1, int(is_open[priced.inputs].reshape(shape.groups, -1).any(axis=1).sum()))
         if priced.outputs is not None:
             kept = int(np.count_nonzero(is_open[priced.outputs]))
             if kept < len(priced.outputs):
-                changes["out_shape"] = _with_channels(shape.out_shape, priced.axis, kept)
+                changes["out_shape"] = _with_channels(shape.out_shape, priced.axis_out, kept)
         if shape.fused_add and adds.intersection(priced.layer.merged):
             changes["fused_add"] = False
         return dataclasses.replace(shape, **changes) if changes else shape
@@ -138,7 +145,7 @@ class Pricer:
         kinds = ("conv", "conv_transpose", "linear")
         found = zip(self.layers, self.shapes(is_open, closed), strict=True)
         return {
-            str(priced.layer.node.target): 0 if shape is None else shape.out_shape[priced.axis - 1]
+            str(priced.layer.node.target): 0 if shape is None else shape.out_shape[priced.axis_out]
             for priced, shape in found
             if priced.layer.shape.kind in kinds
         }
@@ -161,5 +168,5 @@ class Pricer:
 
 
 def _with_channels(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, ...]:
-    position = axis - 1  # layer shapes have no batch
+    position = len(shape) + axis
     return (*shape[:position], channels, *shape[position + 1 :]) if 0 <= position < len(shape) else shape

@@ -53,6 +53,9 @@ def _to_one_axis(labelling: Labelling, labels: Labels) -> Labels:
 
 def _reshape(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:
     out, given = shape_of(node), shape_of(node.all_input_nodes[0])
+    merged = _merges_batch(node, source)
+    if merged is not None:
+        return _heads_beside_batch(labelling, source, given, out, merged)
     if not out or source.shape[0] != 1:
         labelling.freeze(source, f"{node.name} mixes channels with the batch")
         return None
@@ -63,6 +66,32 @@ def _reshape(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | No
         labelling.freeze(source, f"{node.name} mixes channels with the batch")
         return None
     return _to_one_axis(labelling, labels)
+
+
+def _merges_batch(node: fx.Node, source: Labels) -> int | None:
+    """Axis of a reshape that holds the batch and, varying faster, a factor of what followed it: (T, N, H*D) to (T, N*H, D)."""
+    sizes, given, out = argument(node, 1, "shape", None), shape_of(node.all_input_nodes[0]), shape_of(node)
+    if not isinstance(sizes, list | tuple) or len(sizes) != len(out):
+        return None
+    named = [axis for axis, size in enumerate(sizes) if isinstance(size, fx.Node)]
+    if len(named) != 1 or not 0 < named[0] < len(given) - 1:
+        return None
+    axis = named[0]
+    batch_leads = given[:axis] == out[:axis] and out[axis] % given[axis] == 0
+    return axis if batch_leads and all(n == 1 for n in source.shape[: axis + 1]) else None
+
+
+def _heads_beside_batch(
+    labelling: Labelling, source: Labels, given: tuple[int, ...], out: tuple[int, ...], axis: int
+) -> Labels:
+    """Labels of one sample; those that lie along the axis of the batch are tied, so that they hold for any batch."""
+    batch = given[axis]
+    one_given = [1 if d == axis else n for d, n in enumerate(given)]
+    one_out = [n // batch if d == axis else n for d, n in enumerate(out)]
+    labels = compress(np.broadcast_to(source, one_given).reshape(one_out))
+    first = labels.take([0], axis=axis)
+    labelling.tie(labels, first)
+    return _to_one_axis(labelling, first)
 
 
 def _reshape_as(labelling: Labelling, node: fx.Node, source: Labels) -> Labels | None:

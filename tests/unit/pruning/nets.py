@@ -316,6 +316,7 @@ ALL: dict[str, tuple[type[nn.Module], tuple[int, int, int]]] = {
         FewGroups,
         GroupNormed,
         Attention,
+        PackedAttention,
         CosineAttention,
         PoolWithIndices,
         SplitAttention,

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fupruner.graph import shapes
+from fupruner.graph.trace import trace
 from fupruner.pruning.groups import find_groups
 from unit.pruning import nets
 
@@ -60,6 +62,42 @@ def test_attention_loses_channels_of_all_heads(model: type[nn.Module]) -> None:
     found = groups_of(model(), 3, 8, 8)
     assert found["qkv"] == (6, ("qkv",), ("proj",), "")
     assert found["up"][0] == 48
+
+
+def test_packed_attention_loses_channels_of_all_heads_at_any_batch() -> None:
+    for batch in (1, 2, 3):
+        x = torch.randn(batch, 3, 8, 8)
+        graph = trace(nets.randomise(nets.PackedAttention()), x)
+        shapes.propagate(graph, (x,))
+        found = {g.name: g for g in find_groups(graph).groups}
+        group = found["attention"]
+        assert (len(group.units), group.width, group.consumers, group.frozen) == (6, 12, ("attention.out_proj",), "")
+
+
+class TokensBehindBatch(nn.Module):
+    """Merges the batch with what comes before it: (T, N, C) to (C, T*N)-like orders that hold for one batch alone."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.a, self.b, self.order = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), order
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        n, c, h, w = x.shape
+        if self.order == "channels before batch":
+            x = x.permute(1, 0, 2, 3).reshape(c * n, h, w).reshape(c, n, h, w).permute(1, 0, 2, 3)
+        else:  # batch first, channels faster
+            x = x.permute(2, 3, 0, 1).reshape(h, w, n * 2, c // 2).reshape(h, w, n, c).permute(2, 3, 0, 1)
+        return self.b(x)
+
+
+def test_channels_that_vary_slower_than_the_batch_are_frozen() -> None:
+    found = groups_of(TokensBehindBatch("channels before batch"), 3, 4, 4)
+    assert "mixes channels with the batch" in found["a"][3]
+
+
+def test_channels_merged_behind_the_batch_are_tied() -> None:
+    assert groups_of(TokensBehindBatch("batch first"), 3, 4, 4)["a"][:2] == (4, ("a",))
 
 
 def test_pixel_shuffle_ties_the_channels_of_one_output_channel() -> None:

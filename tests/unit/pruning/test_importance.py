@@ -58,6 +58,29 @@ def test_fisher_equals_per_sample_gradients() -> None:
         np.testing.assert_allclose(scores.units[units], by_hand(network, task, i), rtol=1e-3, atol=1e-9)
 
 
+def test_samples_are_told_apart_where_tokens_come_first() -> None:
+    network = nets.gated(nets.PackedAttention(), 3, 8, 8)
+    task = Noise()
+    scores = fisher(network, task, 32)  # type: ignore[arg-type]
+    found = next(i for i, (gate, _) in enumerate(network.gates) if gate.samples == 1)
+    other = next(i for i, (gate, _) in enumerate(network.gates) if gate.samples == 0)
+    (gate, units), (second, more) = network.gates[found], network.gates[other]
+    total = np.zeros(network.groups.labelling.units)
+    for x, y in zip(task.x, task.y, strict=True):
+        gradient = np.zeros(network.groups.labelling.units)
+        for each in (gate, second):
+            each.start_scoring()
+        task.sample_losses(network.graph_module, (x[None], y[None])).sum().backward()
+        for each, its in ((gate, units), (second, more)):
+            part = each.gradients()
+            assert part is not None
+            np.add.at(gradient, its, part[0].double().numpy())
+            each.stop_scoring()
+        total += 0.5 * gradient**2
+    assert total.any()
+    np.testing.assert_allclose(scores.units, total / len(task.x), rtol=1e-3, atol=1e-9)
+
+
 def test_fisher_leaves_gates_weights_and_mode_alone() -> None:
     network = nets.gated(nets.Residual(), 3, 8, 8)
     network.graph_module.train()

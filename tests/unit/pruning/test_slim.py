@@ -38,8 +38,9 @@ def test_all_gates_open_is_the_identity(name: str) -> None:
     model = nets.randomise(make())
     network = nets.gated(model, *shape)
     small = slim(network, (torch.randn(2, *shape),))
+    rounding = 1e-15 if name == "PackedAttention" else 0  # the module itself may take a kernel of its own
     for other in (network.graph_module, small):
-        assert check.largest_error(model, other, [inputs(shape)], torch.float64) == 0
+        assert check.largest_error(model, other, [inputs(shape)], torch.float64) <= rounding
     assert sorted(small.state_dict()) == sorted(network.graph_module.state_dict())
 
 
