@@ -29,10 +29,16 @@ class Options(BaseModel):
     batch_size: int = Field(128, ge=1, description="Images per training step.")
     learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of the cosine schedule.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
-    augment: Literal["auto", "none", "light", "standard", "shift"] = Field(
+    augment: Literal["auto", "none", "light", "standard", "strong", "shift"] = Field(
         "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
     )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of a label that is spread over all classes.")
     distill: bool = Field(True, description="Learn from the original network's logits.")
+    distill_features: float = Field(
+        5.0,
+        ge=0,
+        description="Weight of learning from the original's feature maps at the end of each stage; 0 for none.",
+    )
     calibration_images: int = Field(1024, ge=1, description="Training images that scores and norms are taken from.")
     attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")
     threads: int = Field(1, ge=1, description="Threads of the runtime when latency is measured.")

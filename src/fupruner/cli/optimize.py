@@ -87,7 +87,13 @@ def _run(
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
     check_labels(images, outputs_of(loaded.module, inputs))
     augment = suitable_augmentation(images, options.epochs) if options.augment == "auto" else options.augment
-    task = Classification(images, batch_size=options.batch_size, augment=augment, seed=options.seed)
+    task = Classification(
+        images,
+        batch_size=options.batch_size,
+        augment=augment,
+        seed=options.seed,
+        label_smoothing=options.label_smoothing,
+    )
     with RichProgress(messages()) as progress:
         for note in images.notes:
             progress.note(note)

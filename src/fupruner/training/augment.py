@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once."""
+"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once; then a square may be blanked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-AugmentName = Literal["none", "light", "standard", "shift"]
+AugmentName = Literal["none", "light", "standard", "strong", "shift"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,13 @@ class Augmentation:
         flip: whether half of them are mirrored left to right.
         shift: the largest shift along each axis, as a part of the image's height or width; what comes in over the
             border is the image's own mirror image.
+        cutout: side of a square that is blanked, as a part of the image's shorter side; it may reach over the border
+            (DeVries and Taylor, arXiv 1708.04552).
     """
 
     flip: bool = False
     shift: float = 0.0
+    cutout: float = 0.0
 
 
 AUGMENTATIONS: Mapping[AugmentName, Augmentation] = MappingProxyType(
@@ -32,6 +35,7 @@ AUGMENTATIONS: Mapping[AugmentName, Augmentation] = MappingProxyType(
         "none": Augmentation(),
         "light": Augmentation(flip=True),  # short schedules
         "standard": Augmentation(flip=True, shift=1 / 8),  # the 4 pixels of He et al. at 32x32
+        "strong": Augmentation(flip=True, shift=1 / 8, cutout=1 / 4),  # long schedules
         "shift": Augmentation(shift=1 / 8),  # what a mirror would turn into something else: digits, letters
     }
 )
@@ -60,7 +64,26 @@ def gather(images: Tensor, chosen: Tensor, augmentation: Augmentation, generator
     # Where each pixel of the batch lies in the flattened images.
     planes = (chosen[:, None] * channels + torch.arange(channels)) * (height * width)
     within = rows[:, :, None] * width + columns[:, None, :]
-    return images.view(-1)[planes[:, :, None, None] + within[:, None]]
+    batch = images.view(-1)[planes[:, :, None, None] + within[:, None]]
+    return _blank(batch, augmentation.cutout, generator) if augmentation.cutout else batch
+
+
+def _blank(batch: Tensor, cutout: float, generator: torch.Generator) -> Tensor:
+    """Replace a square of each image, anywhere, by the image's mean."""
+    count, _, height, width = batch.shape
+    side = max(1, round(min(height, width) * cutout))
+    rows = _covered(height, count, side, generator)
+    columns = _covered(width, count, side, generator)
+    square = (rows[:, :, None] & columns[:, None, :])[:, None]
+    mean = batch.float().mean(dim=(1, 2, 3), keepdim=True).to(batch.dtype)
+    return torch.where(square, mean, batch)
+
+
+def _covered(size: int, count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Which positions (count, size) along an axis a stretch of a length covers, its middle anywhere."""
+    first = torch.randint(0, size, (count, 1), generator=generator) - side // 2
+    position = torch.arange(size)
+    return (position >= first) & (position < first + side)
 
 
 def _window(size: int, count: int, shift: float, generator: torch.Generator) -> Tensor:

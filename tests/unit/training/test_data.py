@@ -103,3 +103,16 @@ def test_seeds_mix_in_order():
     assert mix(1, 2) != mix(2, 1)
     assert mix(0) != mix(0, 0, 1)
     assert 0 <= mix(5, 6, 7) < 2**63
+
+
+def test_strong_augmentation_blanks_a_square_of_each_image():
+    images = torch.arange(64, dtype=torch.uint8).repeat(200).view(200, 1, 8, 8)
+    chosen = torch.arange(200)
+    blanked = gather(images, chosen, Augmentation(cutout=1 / 4), torch.Generator().manual_seed(0))
+    changed = (blanked != images).flatten(1).sum(1)
+    assert blanked.dtype == torch.uint8
+    assert int(changed.max()) <= 4  # two pixels by two
+    assert int(changed.min()) >= 1
+    assert blanked[blanked != images].unique().tolist() == [31]  # the image's mean
+    assert changed.float().mean() > 3
+    assert AUGMENTATIONS["strong"].cutout > 0
