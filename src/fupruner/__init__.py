@@ -13,14 +13,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fupruner.errors import FuPrunerError, InputError
     from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
-    from fupruner.records import Measurement
+    from fupruner.records import Measurement, Metric
     from fupruner.targets.base import ExportResult
+    from fupruner.training.custom import CustomTask
+    from fupruner.training.task import Task
 
 _HOME = {
     "FuPrunerError": "fupruner.errors",
     "InputError": "fupruner.errors",
     "Measurement": "fupruner.records",
+    "Metric": "fupruner.records",
     "ExportResult": "fupruner.targets.base",
+    "CustomTask": "fupruner.training.custom",
+    "Task": "fupruner.training.task",
     **dict.fromkeys(
         ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune"),
         "fupruner.pipeline",
@@ -28,13 +33,16 @@ _HOME = {
 }
 
 __all__ = [
+    "CustomTask",
     "ExportResult",
     "FuPrunerError",
     "FuseResult",
     "InputError",
     "Measurement",
+    "Metric",
     "PruneResult",
     "RunResult",
+    "Task",
     "__version__",
     "export",
     "fuse",

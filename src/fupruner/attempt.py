@@ -105,8 +105,10 @@ class _Log:
         )  # fmt: skip
         self._seen = len(decisions)
         self.epochs.append(record)
+        metric = self.setting.task.metric
         self.setting.progress.note(
-            f"epoch {record.epoch} ({record.stage}): accuracy {record.accuracy:.2f} %, predicted speed-up {record.predicted_speedup:.2f}x, "
+            f"epoch {record.epoch} ({record.stage}): {metric.name} {metric.text(record.accuracy)}, "
+            f"predicted speed-up {record.predicted_speedup:.2f}x, "
             f"{record.closed} gates closed, {record.reopened} reopened, {record.images_per_second:.0f} images/s"
         )
 

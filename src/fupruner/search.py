@@ -87,8 +87,9 @@ def _record(setting: Setting, run: RunFolder, baseline: Figures, outcomes: list[
     run.write("attempts.json", rows)
     run.write("history.json", [o.history for o in outcomes])
     run.event("attempt", **rows[-1])
+    metric = setting.task.metric
     verdict = "meets" if rows[-1]["satisfied"] else "misses"
     setting.progress.note(
-        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {rows[-1]['accuracy']:.2f} % "
-        f"({-rows[-1]['drop']:+.2f} points): {verdict} the requirement"
+        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {metric.text(rows[-1]['accuracy'])} "
+        f"({metric.difference(-rows[-1]['drop'])}): {verdict} the requirement"
     )

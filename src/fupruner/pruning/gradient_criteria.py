@@ -12,10 +12,10 @@ from torch import Tensor
 from fupruner.errors import InputError
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.scores import Importance, Scores, require_finite
-from fupruner.training.task import Task
+from fupruner.training.task import CalibrationData
 
 
-def fisher(network: GatedNetwork, task: Task | None, images: int) -> Importance:
+def fisher(network: GatedNetwork, task: CalibrationData | None, images: int) -> Importance:
     """Half the mean squared gradient of the loss with respect to each gate, in nats per sample.
 
     This is the second-order term of the loss in the gate with the empirical Fisher information as its curvature; the
@@ -35,7 +35,7 @@ def fisher(network: GatedNetwork, task: Task | None, images: int) -> Importance:
     return Importance("fisher", units, branches)
 
 
-def taylor(network: GatedNetwork, task: Task | None, images: int) -> Importance:
+def taylor(network: GatedNetwork, task: CalibrationData | None, images: int) -> Importance:
     """Mean absolute gradient of the loss with respect to each gate, in nats per sample.
 
     This is the first-order term of the loss in the gate (Molchanov et al., arXiv 1611.06440), without its sign; the
@@ -54,7 +54,7 @@ def taylor(network: GatedNetwork, task: Task | None, images: int) -> Importance:
 
 
 def _mean_over_samples(
-    network: GatedNetwork, task: Task | None, images: int, criterion: str, figure: Callable[[Tensor], Tensor]
+    network: GatedNetwork, task: CalibrationData | None, images: int, criterion: str, figure: Callable[[Tensor], Tensor]
 ) -> tuple[Scores, dict[str, float]]:
     """Mean of a figure of each gate's gradient; for a branch at least the loss difference that closing it makes."""
     if task is None:
@@ -111,7 +111,7 @@ def _scoring(network: GatedNetwork) -> Iterator[None]:
 
 
 @torch.no_grad()
-def branch_losses(network: GatedNetwork, task: Task, images: int, *, limit: int = 256) -> dict[str, float]:
+def branch_losses(network: GatedNetwork, task: CalibrationData, images: int, *, limit: int = 256) -> dict[str, float]:
     """Loss difference in nats per sample when each branch alone closes, over at most ``limit`` calibration images.
 
     All other gates stay as they are, also where they are only closing.

@@ -13,9 +13,9 @@ from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.gradient_criteria import branch_losses, fisher, taylor
 from fupruner.pruning.scores import Importance, Scores
 from fupruner.pruning.weight_criteria import bn_scale, geometric_median, l1, l2, random
-from fupruner.training.task import Task
+from fupruner.training.task import CalibrationData
 
-Criterion = Callable[[GatedNetwork, Task | None, int], Importance]
+Criterion = Callable[[GatedNetwork, CalibrationData | None, int], Importance]
 
 CRITERIA: dict[str, Criterion] = {
     "fisher": fisher, "taylor": taylor, "l1": l1, "l2": l2, "geometric-median": geometric_median, "bn-scale": bn_scale, "random": random,

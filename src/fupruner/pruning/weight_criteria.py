@@ -20,22 +20,22 @@ from fupruner.graph.cost import NORMS, TRANSPOSED
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import WEIGHTED
 from fupruner.pruning.scores import Importance, Scores, require_finite
-from fupruner.training.task import Task
+from fupruner.training.task import CalibrationData
 
 FEWEST = 1e-30
 
 
-def l1(network: GatedNetwork, task: Task | None = None, images: int = 0) -> Importance:
+def l1(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the absolute weights of its layers that a unit holds (Li et al., arXiv 1608.08710); needs no data."""
     return _importance(network, "l1", lambda filters: filters.abs().sum(1))
 
 
-def l2(network: GatedNetwork, task: Task | None = None, images: int = 0) -> Importance:
+def l2(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the squared weights of its layers that a unit holds; needs no data."""
     return _importance(network, "l2", lambda filters: filters.square().sum(1))
 
 
-def geometric_median(network: GatedNetwork, task: Task | None = None, images: int = 0) -> Importance:
+def geometric_median(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the distances between a layer's filters that are a unit's; needs no data.
 
     A filter near the geometric median of its layer is the one that others replace best (He et al., arXiv 1811.00250).
@@ -43,7 +43,7 @@ def geometric_median(network: GatedNetwork, task: Task | None = None, images: in
     return _importance(network, "geometric-median", lambda filters: torch.cdist(filters, filters).sum(1))
 
 
-def bn_scale(network: GatedNetwork, task: Task | None = None, images: int = 0) -> Importance:
+def bn_scale(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the absolute scales of its batch norms that a unit holds (Liu et al., arXiv 1708.06519); needs no data.
 
     Units without a batch norm get their share of absolute weights.
@@ -59,7 +59,7 @@ def bn_scale(network: GatedNetwork, task: Task | None = None, images: int = 0) -
     return Importance("bn-scale", np.where(total > 0, total, weights), branches)
 
 
-def random(network: GatedNetwork, task: Task | None = None, images: int = 0) -> Importance:
+def random(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Shares drawn at random, to compare others with: a hash of a filter's weights, so that a filter keeps its number."""
     return _importance(network, "random", _hashes)
 

@@ -84,7 +84,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def trade_off(run: RunReport) -> Chart:
     """Accuracy against latency: baseline, every attempt, the network that was kept, and the Pareto front."""
-    old, new = run.summary.baseline, run.summary.final
+    old, new, metric = run.summary.baseline, run.summary.final, run.metric
     baseline = Point("baseline", old.latency_ms, old.accuracy)
     kept = Point("kept", new.latency_ms, new.accuracy)
     met = [_point(attempt) for attempt in run.attempts if attempt.satisfied]
@@ -94,7 +94,7 @@ def trade_off(run: RunReport) -> Chart:
     reach = [0.0, 1.08 * max(point.latency_ms for point in (baseline, kept, *met, *missed))]
     lines = (
         _line("Pareto front", [p.latency_ms for p in best], [p.accuracy for p in best], "var(--muted)", "dot"),
-        _line("accuracy required", reach, [floor, floor], "var(--series-4)", "dash"),
+        _line(f"{html.escape(metric.name)} required", reach, [floor, floor], "var(--series-4)", "dash"),
     )
     clouds = (
         _cloud("attempt, requirement met", met, "var(--series-1)", "circle"),
@@ -102,13 +102,13 @@ def trade_off(run: RunReport) -> Chart:
         _cloud("baseline", [baseline], "var(--ink)", "star"),
         _cloud("kept", [kept], "var(--series-3)", "diamond-open"),
     )
-    axes = {"xaxis": _axis("latency at batch 1, ms", range=reach), "yaxis": _axis("accuracy, %")}
+    axes = {"xaxis": _axis("latency at batch 1, ms", range=reach), "yaxis": _axis(html.escape(metric.axis))}
     alternative = (
-        f"Scatter plot of accuracy against latency with {len(met) + len(missed)} attempts: baseline "
-        f"{old.accuracy:.2f} % at {old.latency_ms:.3g} ms, kept {new.accuracy:.2f} % at {new.latency_ms:.3g} ms."
+        f"Scatter plot of {metric.name} against latency with {len(met) + len(missed)} attempts: baseline "
+        f"{metric.text(old.accuracy)} at {old.latency_ms:.3g} ms, kept {metric.text(new.accuracy)} at {new.latency_ms:.3g} ms."
     )
     data = tuple(trace for trace in (*lines, *clouds) if trace["x"])
-    return Chart("chart-trade-off", "Accuracy against latency", alternative, data, _layout(**axes), height=420)
+    return Chart("chart-trade-off", f"{metric.title} against latency", alternative, data, _layout(**axes), height=420)
 
 
 def widths(before: dict[str, int], after: dict[str, int]) -> Chart:
@@ -162,15 +162,15 @@ def accuracy_per_epoch(run: RunReport) -> Chart:
     floor = baseline - run.summary.requirement.max_drop
     data = [
         _line("baseline", [first, last], [baseline, baseline], "var(--ink)", "dot"),
-        _line("accuracy required", [first, last], [floor, floor], "var(--series-4)", "dash"),
+        _line(f"{html.escape(run.metric.name)} required", [first, last], [floor, floor], "var(--series-4)", "dash"),
     ]
     for place, history in enumerate(run.history):
         stages = [f"epoch {epoch.epoch}, {epoch.stage}" for epoch in history.epochs]
         label = f"attempt {history.attempt} ({history.asked_speedup:.2f}x)"
         data.append(_curve(label, [(e.epoch, e.accuracy) for e in history.epochs], stages, place))
-    layout = _layout(xaxis=_axis("epoch", dtick=_tick(last - first)), yaxis=_axis("accuracy, %"))
-    alternative = f"Line chart of accuracy per epoch of {len(run.history)} attempts; the baseline has {baseline:.2f} %."
-    return Chart("chart-accuracy", "Accuracy per epoch", alternative, tuple(data), layout)
+    layout = _layout(xaxis=_axis("epoch", dtick=_tick(last - first)), yaxis=_axis(html.escape(run.metric.axis)))
+    alternative = f"Line chart of {run.metric.name} per epoch of {len(run.history)} attempts; the baseline has {run.metric.text(baseline)}."
+    return Chart("chart-accuracy", f"{run.metric.title} per epoch", alternative, tuple(data), layout)
 
 
 def gates_per_epoch(run: RunReport) -> Chart:
@@ -209,7 +209,7 @@ def _cloud(name: str, points: Sequence[Point], colour: str, symbol: str) -> Trac
         "x": [point.latency_ms for point in points],
         "y": [point.accuracy for point in points],
         "hovertext": [html.escape(point.name) for point in points],
-        "hovertemplate": "%{hovertext}<br>%{x:.3g} ms, %{y:.2f} %<extra></extra>",
+        "hovertemplate": "%{hovertext}<br>%{x:.3g} ms, %{y:.4g}<extra></extra>",
         "marker": {"color": colour, "symbol": symbol, "size": size, "line": {"width": 2, "color": colour}},
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
-from fupruner.records import FusionLog, History, LayerTime, Plan, Record, Summary
+from fupruner.records import FusionLog, History, LayerTime, Metric, Plan, Record, Summary
 
 
 class Attempt(Record):
@@ -62,6 +62,7 @@ class RunReport(Record):
 
     folder: str
     summary: Summary
+    metric: Metric = Metric()
     plan: Plan | None = None
     fusion: FusionLog | None = None
     fusion_after: FusionLog | None = None
@@ -85,6 +86,7 @@ def _events(text: str) -> list[object]:
 
 FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "summary": ("result.json", TypeAdapter(Summary).validate_json),
+    "metric": ("metric.json", TypeAdapter(Metric).validate_json),
     "plan": ("plan.json", TypeAdapter(Plan).validate_json),
     "fusion": ("fusion.json", TypeAdapter(FusionLog).validate_json),
     "fusion_after": ("fusion_after.json", TypeAdapter(FusionLog).validate_json),

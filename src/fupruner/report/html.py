@@ -48,7 +48,7 @@ def render(run: RunReport) -> str:
     return environment.get_template("page.html.jinja").render(
         run=run,
         headline=headline(run),
-        verdict=verdict(run.summary),
+        verdict=verdict(run.summary, run.metric),
         story=story(run),
         summary=summary_table(run),
         sections=parts,

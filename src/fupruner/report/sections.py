@@ -67,7 +67,8 @@ def headline(run: RunReport) -> str:
     if words.original_kept(run.summary):
         return f"No faster network found for {run.summary.target}"
     pace = f"{run.summary.speedup:.2f}x faster" if run.summary.speedup > 1 else f"{run.summary.speedup:.2f}x the speed"
-    return f"{pace} on {run.summary.target}, accuracy {old.accuracy:.2f} % → {new.accuracy:.2f} %"
+    before, after = map(run.metric.text, (old.accuracy, new.accuracy))
+    return f"{pace} on {run.summary.target}, {run.metric.name} {before} → {after}"
 
 
 def story(run: RunReport) -> str:
@@ -85,7 +86,7 @@ def story(run: RunReport) -> str:
 
 def summary_table(run: RunReport) -> Table:
     """Baseline against final."""
-    return Table("Before and after", ("", "Baseline", "Final", "Change"), words.before_after(run.summary))
+    return Table("Before and after", ("", "Baseline", "Final", "Change"), words.before_after(run.summary, run.metric))
 
 
 def sections(run: RunReport) -> list[Section]:
@@ -113,17 +114,27 @@ def _trade_off(run: RunReport, drawn: dict[str, Chart]) -> Section:
             f"{a.asked_speedup:.2f}x",
             f"{a.speedup:.2f}x",
             words.milliseconds(a.latency_ms),
-            f"{a.accuracy:.2f} %",
-            f"{a.drop:.2f}",
+            run.metric.text(a.accuracy),
+            run.metric.difference(a.drop, signed=False),
             words.count(a.macs),
             words.count(a.params),
         )
         for a in run.attempts
     ]
-    columns = ("", "Requirement", "Asked", "Speed-up", "Latency", "Accuracy", "Drop", "Multiply-adds", "Parameters")
+    columns = (
+        "",
+        "Requirement",
+        "Asked",
+        "Speed-up",
+        "Latency",
+        run.metric.title,
+        "Drop",
+        "Multiply-adds",
+        "Parameters",
+    )
     tables = (Table("Attempts", columns, rows, text_columns=2),) if rows else ()
     line = "Up and to the left is better. The front joins the networks that no other one beats in both."
-    return Section("trade-off", "Accuracy against latency", (line,), (drawn["trade-off"],), tables)
+    return Section("trade-off", f"{run.metric.title} against latency", (line,), (drawn["trade-off"],), tables)
 
 
 def _widths(plan: Plan, drawn: dict[str, Chart]) -> Section:
@@ -173,7 +184,7 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
             f"{history.attempt}.{epoch.epoch}",
             epoch.stage,
             f"{epoch.loss:.4f}",
-            f"{epoch.accuracy:.2f} %",
+            run.metric.text(epoch.accuracy),
             f"{epoch.predicted_speedup:.2f}x",
             str(epoch.closed),
             str(epoch.reopened),
@@ -188,7 +199,7 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
         "Attempt.epoch",
         "Stage",
         "Loss",
-        "Accuracy",
+        run.metric.title,
         "Predicted",
         "Closed",
         "Reopened",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fupruner.records import Figures, FusionLog, Summary
+from fupruner.records import Figures, FusionLog, Metric, Summary
 
 Row = tuple[str, str, str, str]
+ACCURACY = Metric()
 
 
 def count(number: float) -> str:
@@ -54,21 +55,18 @@ def ranges(indices: Sequence[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True))  # noqa: RUF001
 
 
-def verdict(summary: Summary) -> str:
+def verdict(summary: Summary, metric: Metric = ACCURACY) -> str:
     """Say in one sentence what was asked and whether it was met."""
     if original_kept(summary):
         return "No faster network met the requirement; the original is kept."
     drop = summary.baseline.accuracy - summary.final.accuracy
-    asked = f"at most {_points(summary.requirement.max_drop)} of accuracy may be lost"
-    moved = f"{drop:.2f} points were lost" if drop > 0 else f"{-drop:.2f} points were gained"
+    asked = f"at most {metric.allowance(summary.requirement.max_drop)} may be lost"
+    size = metric.difference(abs(drop), signed=False)
+    moved = f"{size} were lost" if drop > 0 else f"{size} were gained"
     if drop == 0:
         moved = "none was lost"
     met = "Requirement met" if summary.requirement.satisfied else "Requirement NOT met"
     return f"{met}: {asked}; {moved}."
-
-
-def _points(number: float) -> str:
-    return "1 point" if number == 1 else f"{number:g} points"
 
 
 def original_kept(summary: Summary) -> bool:
@@ -76,11 +74,12 @@ def original_kept(summary: Summary) -> bool:
     return summary.final == summary.baseline
 
 
-def before_after(summary: Summary) -> list[Row]:
+def before_after(summary: Summary, metric: Metric = ACCURACY) -> list[Row]:
     """List the figures of a run: name, before, after, change."""
     old, new = summary.baseline, summary.final
+    gained = new.accuracy - old.accuracy
     return [
-        ("Accuracy", f"{old.accuracy:.2f} %", f"{new.accuracy:.2f} %", f"{new.accuracy - old.accuracy:+.2f} points"),
+        (metric.title, metric.text(old.accuracy), metric.text(new.accuracy), metric.difference(gained)),
         ("Latency", latency(old), latency(new), change(old.latency_ms, new.latency_ms)),
         ("Speed-up", "1.00x", f"{summary.speedup:.2f}x", ""),
         ("Multiply-adds", count(old.macs), count(new.macs), change(old.macs, new.macs)),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Grade, LayerTime
+from fupruner.training.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def predict(self, path: Path, inputs: Tensor) -> Tensor:
-        """Run a shipped file on a batch (N, ...) in the target's runtime and return its first output."""
+    def predict(self, path: Path, inputs: Tensor) -> Outputs:
+        """Run a shipped file on a batch (N, ...) in the target's runtime; its output, or a tuple of all of them."""
 
     @abstractmethod
     def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:

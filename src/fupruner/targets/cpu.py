@@ -21,6 +21,7 @@ from fupruner.targets.onnx_file import float_inputs, inference_copy, third_party
 from fupruner.targets.profiler import node_times
 from fupruner.targets.runtime import Array, channel_block, name_feeds, open_session, run_session, runtime_name
 from fupruner.targets.timing import interleave, quartile_range
+from fupruner.training.outputs import Outputs
 
 MAX_ERROR = 1e-3
 _CHUNK = 64
@@ -51,8 +52,8 @@ class CpuTarget(Target):
         write_onnx(module, example_inputs, path)
         return ExportResult((path,), _verify(module, example_inputs, path))
 
-    def predict(self, path: Path, inputs: Tensor) -> Tensor:
-        """Run a file on inputs (N, ...) with all threads that PyTorch may use; the first output, (N, ...).
+    def predict(self, path: Path, inputs: Tensor) -> Outputs:
+        """Run a file on inputs (N, ...) with all threads that PyTorch may use; its output (N, ...), or all of them.
 
         Raises:
             TargetError: the file cannot be loaded, or does not take such inputs.
@@ -60,12 +61,13 @@ class CpuTarget(Target):
         session = open_session(Path(path), torch.get_num_threads())
         (array,) = _arrays((inputs,))
         size = _fixed_batch(session) or _CHUNK
-        outputs = []
+        chunks: list[list[Array]] = []
         for start in range(0, max(len(array), 1), size):
             chunk = array[start : start + size]
             whole = _padded(chunk, _fixed_batch(session) or len(chunk))
-            outputs.append(run_session(session, name_feeds(session, [whole]))[0][: len(chunk)])
-        return torch.from_numpy(np.concatenate(outputs))
+            chunks.append([output[: len(chunk)] for output in run_session(session, name_feeds(session, [whole]))])
+        outputs = tuple(torch.from_numpy(np.concatenate(parts)) for parts in zip(*chunks, strict=True))
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:
         """Time files in interleaved rounds at batch 1, on one fixed random input of the example's shape.

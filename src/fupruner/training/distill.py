@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fupruner.training.features import FeatureLoss
+from fupruner.training.outputs import lay_flat
 from fupruner.training.task import Predict, Task
 
-TEMPERATURE = 4.0
 SOFT_SHARE = 0.9
 FEATURE_WEIGHT = 5.0
 
@@ -21,27 +20,10 @@ Objective = Callable[[Predict, Any], Tensor]
 """From a model and a batch to the scalar that training minimises."""
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """How far softened predictions lie apart: the Kullback-Leibler divergence from the teacher's to the student's.
-
-    Args:
-        student: logits (N, classes).
-        teacher: logits (N, classes).
-        temperature: logits are divided by it; the result is multiplied by its square, which keeps gradients in size.
-
-    Returns:
-        Mean over samples in nats, a scalar; 0 where the logits agree up to a constant.
-    """
-    soft = F.log_softmax(teacher.float() / temperature, dim=-1)
-    own = F.log_softmax(student.float() / temperature, dim=-1)
-    return F.kl_div(own, soft, reduction="batchmean", log_target=True) * temperature**2
-
-
 def distilled(
     task: Task,
     teacher: Predict,
     *,
-    temperature: float = TEMPERATURE,
     soft_share: float = SOFT_SHARE,
     features: FeatureLoss | None = None,
     feature_weight: float = FEATURE_WEIGHT,
@@ -49,25 +31,24 @@ def distilled(
     """A task's loss mixed with the distance from a teacher's outputs and feature maps, on the same augmented inputs.
 
     Args:
-        task: gives the hard part of the loss.
+        task: gives the hard part of the loss, and the distance between outputs.
         teacher: see :func:`frozen_copy`.
-        temperature: see :func:`distillation_loss`.
         soft_share: weight of the soft part; the hard part has the rest.
         features: distance of the maps of the forward pass just made; none if None.
         feature_weight: what it is multiplied by before it is added.
     """
 
     def objective(model: Predict, batch: Any) -> Tensor:
-        outputs: list[Tensor] = []
+        outputs: list[Any] = []
 
-        def recorded(inputs: Tensor) -> Tensor:
+        def recorded(inputs: Tensor) -> Any:
             outputs.append(model(inputs))
             return outputs[-1]
 
         hard = task.loss(recorded, batch)
         with torch.no_grad():
             target = teacher(task.inputs(batch))
-        soft = distillation_loss(outputs[0], target, temperature)
+        soft = task.distance(lay_flat(outputs[0]), lay_flat(target))
         loss = soft_share * soft + (1 - soft_share) * hard
         return loss if features is None else loss + feature_weight * features()
 

@@ -11,18 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fupruner.errors import InputError
+from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
 from fupruner.training.data import Batch, ImageData, calibration
+from fupruner.training.distance import distillation_loss
+from fupruner.training.outputs import Outputs
 
 SHORT = 10
 """Fewer epochs than this leave no time to profit from strong augmentation."""
 
-Predict = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Any]
 """Anything from normalised inputs (N, ...) to outputs: a module, or a file that a runtime executes."""
 
 
-class Task(Protocol):
-    """What the pipeline asks of a task. A batch may be anything; only the task looks inside."""
+class CalibrationData(Protocol):
+    """What importance asks of data. A batch may be anything; only the task looks inside."""
+
+    def calibration_batches(self, images: int) -> Iterable[Any]:
+        """Batches of about so many training images in all, not augmented, the same ones each time."""
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What of a batch goes into the network, the batch axis first."""
+
+    def sample_losses(self, model: Predict, batch: Any) -> Tensor:
+        """Loss of each sample (N,), without regularisation; the model is called exactly once."""
+
+
+class Task(CalibrationData, Protocol):
+    """What the pipeline asks of a task. :class:`training.custom.CustomTask` makes one from a loss and a metric."""
+
+    @property
+    def metric(self) -> Metric:
+        """Name and unit of what ``score`` gives."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -31,17 +51,11 @@ class Task(Protocol):
     def train_batches(self, epoch: int, start: int = 0) -> Iterable[Any]:
         """Batches of an epoch from index ``start`` on; the same ones for the same epoch."""
 
-    def calibration_batches(self, images: int) -> Iterable[Any]:
-        """Batches of training images in all, not augmented, the same ones each time."""
-
-    def inputs(self, batch: Any) -> Tensor:
-        """What of a batch goes into the network, the batch axis first."""
-
     def loss(self, model: Predict, batch: Any) -> Tensor:
         """Mean loss of a batch, a scalar; the model is called exactly once."""
 
-    def sample_losses(self, model: Predict, batch: Any) -> Tensor:
-        """Loss of each sample (N,), without regularisation; the model is called exactly once."""
+    def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """How far outputs lie from a teacher's, a scalar; distillation minimises it."""
 
     def score(self, predict: Predict) -> float:
         """The figure to keep, on validation data; in percent for accuracy, higher is better."""
@@ -66,6 +80,7 @@ class Classification:
     """
 
     evaluation_batch = 250
+    metric = Metric()
 
     def __init__(
         self,
@@ -122,6 +137,10 @@ class Classification:
         """Cross-entropy of each image in nats."""
         images, labels = batch
         return F.cross_entropy(model(images), labels, reduction="none")
+
+    def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """Divergence of softened predictions, in nats."""
+        return distillation_loss(student, teacher)
 
     def score(self, predict: Predict) -> float:
         """Top-1 accuracy on the validation split in percent."""

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fupruner.training.data import load_data
-from fupruner.training.distill import distillation_loss, distilled, frozen_copy
+from fupruner.training.distance import distillation_loss
+from fupruner.training.distill import distilled, frozen_copy
 from fupruner.training.task import Classification
 
 
