@@ -104,7 +104,7 @@ def segmentation_task(images: int) -> fupruner.CustomTask:
     )
 
 
-def main(out: Path, *, images: int = 2048, epochs: int = 4) -> fupruner.RunResult:
+def main(out: Path, *, images: int = 1024, epochs: int = 4) -> fupruner.RunResult:
     """Train, optimize, and return the result."""
     torch.manual_seed(0)
     model, task = EncoderDecoder(), segmentation_task(images)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fupruner.callback import PruningCallback
     from fupruner.errors import FuPrunerError, InputError
     from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
     from fupruner.records import Measurement, Metric
+    from fupruner.results import LoopResult
     from fupruner.targets.base import ExportResult
     from fupruner.training.custom import CustomTask
     from fupruner.training.task import Task
@@ -22,7 +24,9 @@ _HOME = {
     "FuPrunerError": "fupruner.errors",
     "InputError": "fupruner.errors",
     "Measurement": "fupruner.records",
+    "LoopResult": "fupruner.results",
     "Metric": "fupruner.records",
+    "PruningCallback": "fupruner.callback",
     "ExportResult": "fupruner.targets.base",
     "CustomTask": "fupruner.training.custom",
     "Task": "fupruner.training.task",
@@ -38,9 +42,11 @@ __all__ = [
     "FuPrunerError",
     "FuseResult",
     "InputError",
+    "LoopResult",
     "Measurement",
     "Metric",
     "PruneResult",
+    "PruningCallback",
     "RunResult",
     "Task",
     "__version__",

@@ -14,13 +14,13 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.options import Options
 from fupruner.progress import Progress
+from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
-from fupruner.pruning.slim import slim
 from fupruner.pruning.verify import measured_speedup
 from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
 from fupruner.targets.base import Target
@@ -32,8 +32,6 @@ from fupruner.training.task import Task
 PRUNING_SHARE = 0.15
 """Share of the steps in which gates open and close; the rest belongs to recovery, which short schedules need most."""
 DECISIONS = 5
-TOLERANCE = 0.97
-"""A slimmed network whose measured speed-up is below this share of the asked one is planned again, once."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +156,7 @@ def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Opti
         _say(setting, pruning.decide(step))
         if until is not None:
             _train(setting, pruning.network.graph_module, log, optimizer, step, until, total)
-    slimmed = slim(pruning.network, setting.example_inputs)
-    measured = _speedup(setting, slimmed)
-    if measured < TOLERANCE * pruning.schedule.speedup:
-        setting.progress.note(f"measured {measured:.2f}x instead of {pruning.schedule.speedup:.2f}x: planning again")
-        corrected = pruning.schedule.speedup * pruning.schedule.speedup / measured
-        pruning.schedule = BudgetSchedule(corrected, pruning.schedule.first, pruning.schedule.deadline, DECISIONS)
-        _say(setting, pruning.decide(pruning.schedule.deadline))
-        slimmed = slim(pruning.network, setting.example_inputs)
-    return slimmed
+    return freeze(pruning, setting.example_inputs, lambda cut: _speedup(setting, cut), setting.progress.note)
 
 
 def _say(setting: Setting, decision: Decision) -> None:

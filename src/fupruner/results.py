@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from fupruner.pruning.dynamic import Decision
 from fupruner.records import Figures, FusionLog, GroupRecord, Plan
 
 
@@ -38,6 +39,48 @@ class PruneResult:
     module: nn.Module
     plan: Plan
     groups: tuple[GroupRecord, ...]
+
+
+@dataclass(frozen=True)
+class LoopEpoch:
+    """One epoch of a loop that somebody else owns.
+
+    Attributes:
+        epoch: counted from 1.
+        step: steps until its end.
+        metric: what the loop reported, or None.
+        predicted_speedup: of the gates as they are now.
+        closed: gates closed at its end.
+        reopened: gates that came back during it.
+    """
+
+    epoch: int
+    step: int
+    metric: float | None
+    predicted_speedup: float
+    closed: int
+    reopened: int
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """A network that was pruned inside somebody else's loop.
+
+    Attributes:
+        module: the pruned and fused network, on the CPU in eval mode.
+        plan: the moves that made it.
+        groups: the groups of channels that it was made from.
+        speedup: measured in turns with the original, in the target's runtime.
+        decisions: every decision about the gates, in order.
+        epochs: what ``on_epoch`` recorded.
+    """
+
+    module: nn.Module
+    plan: Plan
+    groups: tuple[GroupRecord, ...]
+    speedup: float
+    decisions: tuple[Decision, ...]
+    epochs: tuple[LoopEpoch, ...]
 
 
 @dataclass(frozen=True)

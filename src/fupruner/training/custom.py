@@ -39,6 +39,57 @@ def first_of(batch: Any) -> Tensor:
 
 
 @final
+class Calibration:
+    """What importance asks of data, from batches and a loss.
+
+    Args:
+        batches: without augmentation; asked for anew each time, with the random state seeded.
+        loss: see ``CustomTask``.
+        inputs: what of a batch goes into the network.
+        place: brings a batch to where the network is.
+        seed: of the order of batches.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        loss: Loss,
+        inputs: Callable[[Any], Tensor] = first_of,
+        place: Callable[[Any], Any] = lambda batch: batch,
+        seed: int = 0,
+    ) -> None:
+        self.batches, self.seed = batches, seed
+        self._loss, self._inputs, self._place = loss, inputs, place
+
+    def calibration_batches(self, images: int) -> Iterator[Any]:
+        """Whole batches until there are so many samples, or no more."""
+        seen = 0
+        for batch in _seeded(self.batches, self.seed):
+            yield self._place(batch)
+            seen += len(self.inputs(batch))
+            if seen >= images:
+                return
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What of a batch goes into the network."""
+        return self._inputs(batch)
+
+    def sample_losses(self, model: Predict, batch: Any) -> Tensor:
+        """Loss of each sample; where only the mean is known, that for each: sum and gradient are the same.
+
+        Raises:
+            InputError: the loss is neither a scalar nor one figure per sample.
+        """
+        loss, samples = self._loss(model, batch), len(self.inputs(batch))
+        if loss.shape not in ((), (samples,)):
+            raise InputError(
+                f"The loss of a batch of {samples} has the shape {tuple(loss.shape)}.",
+                hint="Return the mean over the batch, a scalar, or one figure per sample.",
+            )
+        return loss.expand(samples)
+
+
+@final
 class CustomTask:
     """Segmentation, detection, regression: whatever has a loss to minimise and a figure to keep.
 
@@ -79,10 +130,12 @@ class CustomTask:
             raise InputError("How many batches an epoch has is not known.", hint="Give steps_per_epoch.")
         if steps < 1:
             raise InputError(f"An epoch has {steps} batches; it needs at least one.")
-        self.train, self.calibration = train, train if calibration is None else calibration
+        self.train = train
         self.metric = Metric(name=metric, unit="") if isinstance(metric, str) else metric
         self.steps_per_epoch, self.seed = steps, seed
-        self._loss, self._evaluate, self._inputs, self._distance = loss, evaluate, inputs, distance
+        self._loss: Loss = lambda model, batch: loss(_flat(model), batch)
+        self.calibration = Calibration(train if calibration is None else calibration, self._loss, inputs, seed=seed)
+        self._evaluate, self._distance = evaluate, distance
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Batches of an epoch; those before ``start`` are made and passed over.
@@ -99,34 +152,19 @@ class CustomTask:
 
     def calibration_batches(self, images: int) -> Iterator[Any]:
         """Whole batches until there are so many samples, or no more."""
-        seen = 0
-        for batch in _seeded(self.calibration, self.seed):
-            yield batch
-            seen += len(self.inputs(batch))
-            if seen >= images:
-                return
+        return self.calibration.calibration_batches(images)
 
     def inputs(self, batch: Any) -> Tensor:
         """What of a batch goes into the network."""
-        return self._inputs(batch)
+        return self.calibration.inputs(batch)
 
     def loss(self, model: Predict, batch: Any) -> Tensor:
         """Mean loss of a batch."""
-        return self._loss(_flat(model), batch).mean()
+        return self._loss(model, batch).mean()
 
     def sample_losses(self, model: Predict, batch: Any) -> Tensor:
-        """Loss of each sample; where only the mean is known, that for each: sum and gradient are the same.
-
-        Raises:
-            InputError: the loss is neither a scalar nor one figure per sample.
-        """
-        loss, samples = self._loss(_flat(model), batch), len(self.inputs(batch))
-        if loss.shape not in ((), (samples,)):
-            raise InputError(
-                f"The loss of a batch of {samples} has the shape {tuple(loss.shape)}.",
-                hint="Return the mean over the batch, a scalar, or one figure per sample.",
-            )
-        return loss.expand(samples)
+        """Loss of each sample, or the mean loss for each; see ``Calibration``."""
+        return self.calibration.sample_losses(model, batch)
 
     def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
         """How far outputs lie from a teacher's."""

@@ -1,0 +1,247 @@
+"""Pruning inside a training loop that belongs to somebody else."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from fupruner.attempt import DECISIONS, PRUNING_SHARE
+from fupruner.errors import InputError
+from fupruner.fusion.fuse import fuse_graph
+from fupruner.graph import shapes
+from fupruner.graph.trace import example_tuple, trace
+from fupruner.models.resolve import as_module
+from fupruner.options import Options
+from fupruner.pruning.deadline import freeze
+from fupruner.pruning.dynamic import Decision, DynamicPruning
+from fupruner.pruning.gates import insert_gates
+from fupruner.pruning.importance import criterion
+from fupruner.pruning.plan import Planner
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.schedule import BudgetSchedule
+from fupruner.pruning.slim import slim
+from fupruner.pruning.verify import measured_speedup
+from fupruner.results import LoopEpoch, LoopResult
+from fupruner.targets.registry import get_target
+from fupruner.training.custom import Calibration, Loss, first_of
+
+log = logging.getLogger(__name__)
+
+
+@final
+class PruningCallback:
+    """Prunes a network while a loop that it does not own trains it.
+
+    Train ``callback.module`` instead of the model. It holds copies of the model's parameters, so make the optimizer from
+    ``callback.module.parameters()``. Call ``on_step`` after each step of the optimizer and ``on_epoch`` after each epoch, and
+    take the pruned network from ``finish``::
+
+        pruning = fupruner.PruningCallback(model, images, loss=loss, calibration=loader, speedup=1.5, total_steps=2000)
+        optimizer = torch.optim.SGD(pruning.module.parameters(), lr=0.01)
+        for batch in loader:
+            loss(pruning.module, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            pruning.on_step()
+        result = pruning.finish()
+
+    Gates close softly and may reopen until the deadline; then what is closed stays closed, multiplied by exactly 0. Nothing is
+    replaced before ``finish``, so the optimizer and its state stay as they are. A loop that wants to train the rest of its
+    steps at the smaller network's speed calls ``slim`` after the deadline and makes a new optimizer for what it returns.
+
+    Args:
+        model: a module, which is left untouched, or the path or name of a network.
+        example_inputs: a tensor or tuple of tensors, batch first, on the CPU.
+        loss: called as ``loss(module, batch)``; calls the module once and returns the mean loss of the batch, a scalar, or the
+            loss of each sample, (N,). Importance is taken from it, in eval mode.
+        calibration: batches without augmentation, such as a ``DataLoader``; asked for anew at each decision.
+        speedup: wanted on the target, more than 1.
+        total_steps: of the loop.
+        target: for alignment, cost and timing.
+        inputs: what of a batch goes into the network; the first thing of it unless given.
+        importance: a name of ``pruning.importance.CRITERIA``.
+        fusion: level at which the pruned network is fused.
+        calibration_images: how many scores are taken from.
+        deadline: share of the steps after which gates are frozen, above 0, at most 1.
+        decisions: how often gates are decided.
+
+    Attributes:
+        module: what to train; ``.to(device)``, ``.train()`` and ``.eval()`` work as on any module.
+        step: steps that were counted.
+        decisions: what was decided so far.
+
+    Raises:
+        InputError: an argument is out of range, there is nothing to prune, or the speed-up is out of reach.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        example_inputs: Tensor | tuple[Tensor, ...],
+        *,
+        loss: Loss,
+        calibration: Iterable[Any],
+        speedup: float,
+        total_steps: int,
+        target: str = "cpu",
+        inputs: Callable[[Any], Tensor] = first_of,
+        importance: str = "fisher",
+        fusion: str = "auto",
+        calibration_images: int = Options().calibration_images,
+        deadline: float = PRUNING_SHARE,
+        decisions: int = DECISIONS,
+    ) -> None:
+        _check(speedup, total_steps, deadline, decisions)
+        self.example_inputs, self.target, self.fusion = example_tuple(example_inputs), get_target(target), fusion
+        self.original = trace(as_module(model), self.example_inputs)
+        shapes.propagate(self.original, self.example_inputs)
+        network = insert_gates(self.original)
+        if not network.groups.prunable and not network.branches:
+            raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
+        planner = Planner(
+            network, Pricer(network, self.target.cost_model()), self.target.name, self.target.alignment,
+            self.target.precision,
+        )  # fmt: skip
+        planner.for_speedup(criterion("l2")(network, None, 0), speedup)  # refuse now what no plan can reach
+        last = max(1, round(deadline * total_steps))
+        budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
+        data = Calibration(calibration, loss, inputs, self._place)
+        score = criterion(importance)
+        self._pruning = DynamicPruning(network, planner, lambda n: score(n, data, calibration_images), budget)
+        self.module: fx.GraphModule = network.graph_module.train()
+        self.step, self.frozen = 0, False
+        self.epochs: list[LoopEpoch] = []
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was decided so far."""
+        return tuple(self._pruning.decisions)
+
+    def on_step(self) -> Decision | None:
+        """Count a step of the optimizer; where the schedule says so, decide the gates and return what was decided."""
+        self.step += 1
+        if self.frozen or self.step not in self._pruning.schedule.steps():
+            return None
+        return self._decide()
+
+    def on_epoch(self, metric: float | None = None) -> LoopEpoch:
+        """Record the end of an epoch, with the loop's own figure for the network as it is now."""
+        last = self.decisions[-1] if self.decisions else None
+        seen = self.epochs[-1].step if self.epochs else 0
+        record = LoopEpoch(
+            epoch=len(self.epochs) + 1,
+            step=self.step,
+            metric=metric,
+            predicted_speedup=last.predicted_speedup if last else 1.0,
+            closed=last.closed if last else 0,
+            reopened=sum(d.reopened for d in self.decisions if d.step > seen),
+        )
+        self.epochs.append(record)
+        return record
+
+    def slim(self) -> fx.GraphModule:
+        """Cut what is closed out of the network, exactly; ``module`` is the result from now on, with new parameters.
+
+        Raises:
+            InputError: the deadline has not passed.
+        """
+        if not self.frozen:
+            raise InputError(
+                f"Gates are decided until step {self._pruning.schedule.deadline}; this is step {self.step}.",
+                hint="Call slim() after that step, or leave it to finish().",
+            )
+        if self.module is self._pruning.network.graph_module:
+            training, device = self.module.training, self._device()
+            with self._on_cpu():
+                slimmed = slim(self._pruning.network, self.example_inputs)
+            self.module = slimmed.train(training).to(device)
+        return self.module
+
+    def finish(self) -> LoopResult:
+        """End the loop: cut what is closed, fuse again what that freed, and time the result against the original.
+
+        Where the loop ended before the deadline, gates are decided for the last time now.
+        """
+        if not self.frozen:
+            log.warning(
+                "The loop ended at step %d, before the deadline at step %d: gates closed without training behind them.",
+                self.step,
+                self._pruning.schedule.deadline,
+            )
+            self._decide(last=True)
+        slimmed = self.slim().cpu().eval()
+        fused, _ = fuse_graph(slimmed, self.example_inputs, self.fusion, cost_model=self.target.cost_model())
+        plan, network = self._pruning.plan, self._pruning.network
+        assert plan is not None  # noqa: S101 - gates are frozen
+        return LoopResult(
+            module=fused,
+            plan=plan.record,
+            groups=tuple(group.record() for group in network.groups.groups),
+            speedup=self._speedup(fused),
+            decisions=self.decisions,
+            epochs=tuple(self.epochs),
+        )
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _decide(self, *, last: bool = False) -> Decision:
+        deadline = self._pruning.schedule.deadline
+        step = deadline if last else self.step
+        modes = {module: module.training for module in self.module.modules()}
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self._device().type, enabled=False):
+            self._pruning.decide(step)
+            if step >= deadline:
+                with self._on_cpu():
+                    freeze(self._pruning, self.example_inputs, self._speedup, log.info)
+                self.frozen = True
+        for module, mode in modes.items():
+            module.training = mode
+        decision = self.decisions[-1]
+        log.info(
+            "step %d: %.2fx predicted, %d gates closed, %d reopened",
+            step, decision.predicted_speedup, decision.closed, decision.reopened,
+        )  # fmt: skip
+        return decision
+
+    def _speedup(self, module: fx.GraphModule) -> float:
+        """Measured in turn with the original, as both ship."""
+        with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
+            file = Path(folder) / "original.onnx"
+            self.target.export(self.original, self.example_inputs, file)
+            return measured_speedup(self.target, file, module, self.example_inputs)
+
+    def _device(self) -> torch.device:
+        return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
+
+    def _place(self, batch: Any) -> Any:
+        device = self._device()
+        return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
+
+    @contextmanager
+    def _on_cpu(self) -> Iterator[None]:
+        """The network on the CPU, where graphs are cut and timed; its parameters stay the same objects."""
+        device = self._device()
+        self.module.cpu()
+        try:
+            yield
+        finally:
+            self.module.to(device)
+
+
+def _check(speedup: float, total_steps: int, deadline: float, decisions: int) -> None:
+    if not speedup > 1:
+        raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
+    if total_steps < 1:
+        raise InputError(f"The loop has {total_steps} steps; it needs at least one.")
+    if not 0 < deadline <= 1:
+        raise InputError(f"The deadline is {deadline}; it is a share of the steps, above 0 and at most 1.")
+    if decisions < 1:
+        raise InputError(f"{decisions} decisions cannot be taken; at least one is needed.")
