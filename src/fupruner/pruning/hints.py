@@ -34,9 +34,9 @@ def hints(
 
 
 def _kept(network: GatedNetwork, node: fx.Node) -> Tensor | None:
-    labelling = network.groups.labelling
-    if node not in labelling.labels:
+    labelling, module = network.groups.labelling, edit.module_of(network.graph_module, node)
+    if node not in labelling.labels or module is None:
         return None
-    axis = channel_axis(edit.module_of(network.graph_module, node), labelling.labels[node].ndim)
+    axis = channel_axis(module, labelling.labels[node].ndim)
     mask = labelling.kept_along(node, axis, network.is_open)
     return None if mask is None or bool(mask.all()) else torch.from_numpy(np.flatnonzero(mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import count, islice
@@ -101,6 +102,7 @@ class CustomTask:
         loss: called as ``loss(model, batch)``; calls the model once and returns the mean loss of the batch, a scalar,
             or the loss of each sample, (N,). The mean has to be one over samples, so that each counts for itself.
         evaluate: called as ``evaluate(model)``; returns the figure to keep, on validation data. Higher is better.
+        judge: the same on data that the search does not look at; the answer is judged by it. ``evaluate`` unless given.
         metric: its name, or a ``Metric`` with a unit.
         inputs: what of a batch goes into the network; the first thing of it unless given.
         calibration: batches without augmentation, to take scores on; ``train`` unless given.
@@ -118,6 +120,7 @@ class CustomTask:
         *,
         loss: Loss,
         evaluate: Callable[[Predict], float],
+        judge: Callable[[Predict], float] | None = None,
         metric: Metric | str = Metric(),  # noqa: B008 - immutable
         inputs: Callable[[Any], Tensor] = first_of,
         calibration: Iterable[Any] | None = None,
@@ -135,7 +138,7 @@ class CustomTask:
         self.steps_per_epoch, self.seed = steps, seed
         self._loss: Loss = lambda model, batch: loss(_flat(model), batch)
         self.calibration = Calibration(train if calibration is None else calibration, self._loss, inputs, seed=seed)
-        self._evaluate, self._distance = evaluate, distance
+        self._evaluate, self._judge, self._distance = evaluate, judge, distance
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Batches of an epoch; those before ``start`` are made and passed over.
@@ -185,6 +188,14 @@ class CustomTask:
         """The figure to keep, of a module in eval mode."""
         with evaluating(model) as predict:
             return self.score(predict)
+
+    def divided(self) -> tuple[CustomTask, CustomTask]:
+        """The task as it is, and judged by ``judge`` where that was given."""
+        if self._judge is None:
+            return self, self
+        judged = copy.copy(self)
+        judged._evaluate = self._judge
+        return self, judged
 
 
 def _flat(model: Predict) -> Predict:

@@ -43,6 +43,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def part(self, indices: Tensor) -> Split:
+        """Some of the images, by index, with their labels."""
+        return Split(self.images[indices], self.labels[indices], self.mean, self.std)
+
     def batches(
         self,
         batch_size: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, final
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from fupruner.errors import InputError
 from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
-from fupruner.training.data import Batch, ImageData, calibration
+from fupruner.training.data import Batch, ImageData, Split, calibration
 from fupruner.training.distance import distillation_loss
 from fupruner.training.outputs import Outputs
+from fupruner.training.seeds import generator
 
 SHORT = 10
 """Fewer epochs than this leave no time to profit from strong augmentation."""
@@ -62,6 +64,13 @@ class Task(CalibrationData, Protocol):
 
     def evaluate(self, model: nn.Module) -> float:
         """``score`` of a module in eval mode; its mode is put back."""
+
+    def divided(self) -> tuple[Task, Task]:
+        """The same task twice, with parts of the validation data that have nothing in common.
+
+        A search looks at the first, and its answer is judged by the second. Where there is nothing to divide, it is the
+        task itself both times.
+        """
 
 
 @final
@@ -153,6 +162,20 @@ class Classification:
         """Top-1 accuracy of a module on the validation split in percent."""
         with evaluating(model) as predict:
             return self.score(predict)
+
+    def divided(self) -> tuple[Classification, Classification]:
+        """The task with one half of the validation images, drawn by the seed, and with the other half."""
+        count = len(self.data.validation)
+        if count < 2:
+            return self, self
+        order = torch.randperm(count, generator=generator(self.seed, count))
+        halves = (order[: count // 2].sort().values, order[count // 2 :].sort().values)
+        first, second = (self._judged_by(self.data.validation.part(indices)) for indices in halves)
+        return first, second
+
+    def _judged_by(self, validation: Split) -> Classification:
+        data = dataclasses.replace(self.data, validation=validation)
+        return Classification(data, self.batch_size, self.augment, self.seed, self.label_smoothing)
 
 
 def suitable_augmentation(data: ImageData, epochs: int) -> AugmentName:

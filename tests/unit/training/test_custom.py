@@ -147,3 +147,15 @@ def test_number_of_batches_has_to_be_known_and_kept():
     with pytest.raises(InputError, match="Epoch 3 ended after 5 of 7 batches"):
         list(task(steps_per_epoch=7).train_batches(3))
     assert len(list(task(steps_per_epoch=2).train_batches(0))) == 2
+
+
+def test_the_judge_is_asked_only_for_the_answer():
+    given = task(evaluate=lambda model: 1.0, judge=lambda model: 2.0)
+    search, judged = given.divided()
+    assert (search.score(nn.Identity()), judged.score(nn.Identity()), given.score(nn.Identity())) == (1.0, 2.0, 1.0)
+    assert firsts(search.train_batches(0)) == firsts(judged.train_batches(0))
+
+
+def test_without_a_judge_nothing_is_divided():
+    given = task()
+    assert given.divided() == (given, given)

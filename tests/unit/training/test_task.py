@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -103,3 +105,29 @@ def test_augmentation_follows_the_data_unless_given(data):
 def test_unusable_options_are_refused(data, options, said):
     with pytest.raises(InputError, match=said):
         Classification(data, **options)
+
+
+def test_halves_of_the_validation_images_have_nothing_in_common(data):
+    task = Classification(data, batch_size=32, augment="none", seed=3)
+    first, second = task.divided()
+    sizes = [len(half.data.validation) for half in (first, second)]
+    assert sum(sizes) == len(data.validation)
+    assert abs(sizes[0] - sizes[1]) <= 1
+    pixels = torch.cat([half.data.validation.images for half in (first, second)]).flatten(1)
+    together, whole = (sorted(map(tuple, p.tolist())) for p in (pixels, data.validation.images.flatten(1)))
+    assert together == whole
+    assert first.data.train is second.data.train is data.train
+    assert (first.batch_size, first.augment, first.seed) == (32, "none", 3)
+
+
+def test_the_division_depends_on_the_seed_alone(data):
+    def labels(seed: int) -> list[int]:
+        return Classification(data, seed=seed).divided()[0].data.validation.labels.tolist()
+
+    assert labels(1) == labels(1) != labels(2)
+
+
+def test_one_validation_image_is_not_divided(data):
+    single = dataclasses.replace(data, validation=data.validation.part(torch.tensor([0])))
+    task = Classification(single)
+    assert task.divided() == (task, task)
