@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
     from fupruner.records import Measurement, Metric
     from fupruner.results import LoopResult
+    from fupruner.resuming import resume
     from fupruner.targets.base import ExportResult
     from fupruner.training.custom import CustomTask
     from fupruner.training.task import Task
@@ -34,6 +35,7 @@ _HOME = {
         ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune"),
         "fupruner.pipeline",
     ),
+    "resume": "fupruner.resuming",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "measure",
     "optimize",
     "prune",
+    "resume",
 ]
 
 

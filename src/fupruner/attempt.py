@@ -22,9 +22,11 @@ from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.verify import measured_speedup
+from fupruner.recorded import recorded_scores
 from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
+from fupruner.resumable import Trainer
 from fupruner.targets.base import Target
-from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.loop import make_optimizer
 from fupruner.training.meter import EpochResult, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
@@ -42,6 +44,7 @@ class Setting:
         graph: the traced original; also the teacher. Never modified.
         baseline_file: the original as shipped, to be timed against.
         folder: where files of attempts go.
+        trainer: trains networks, so that a run can be cut off anywhere; its journal keeps what is measured.
     """
 
     graph: fx.GraphModule
@@ -52,6 +55,7 @@ class Setting:
     baseline_file: Path
     folder: Path
     progress: Progress
+    trainer: Trainer = field(default_factory=Trainer)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,9 @@ def make_planner(setting: Setting) -> tuple[GatedNetwork, Planner]:
 def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
     """The importance function that the options name."""
     score = criterion(setting.options.importance)
-    return lambda network: score(network, setting.task, setting.options.calibration_images)
+    return recorded_scores(
+        lambda network: score(network, setting.task, setting.options.calibration_images), setting.trainer.journal
+    )
 
 
 def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Optimizer, total: int) -> fx.GraphModule:
@@ -169,10 +175,10 @@ def _train(
     setting: Setting, module: nn.Module, log: _Log, optimizer: Optimizer | None, start: int, stop: int, total: int
 ) -> None:
     options = setting.options
-    train_steps(
+    setting.trainer.train(
         module, setting.task, Schedule.over(total, options.learning_rate), start=start, stop=stop, optimizer=optimizer,
         weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
-        teacher=setting.graph if options.distill else None,
+        teacher=setting.graph if options.distill else None, on_skip=setting.progress.advance,
     )  # fmt: skip
 
 

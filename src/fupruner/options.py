@@ -43,6 +43,7 @@ class Options(BaseModel):
     attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")
     threads: int = Field(1, ge=1, description="Threads of the runtime when latency is measured.")
     precision: Literal["bf16-mixed", "32-true"] = Field("bf16-mixed", description="Arithmetic of training.")
+    checkpoint_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within an epoch.")
     seed: int = Field(0, ge=0, description="Seed of shuffling, augmentation and initialisation.")
 
 

@@ -6,7 +6,7 @@ trace -> fuse -> gate, plan, prune while training -> slim -> recover -> fuse aga
 from __future__ import annotations
 
 import tempfile
-import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ from torch import Tensor, fx, nn
 
 from fupruner import __version__
 from fupruner.attempt import Setting
+from fupruner.checkpoints import Checkpoints
 from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.save import save_pt2
 from fupruner.graph.trace import example_tuple, trace
+from fupruner.journal import Journal
 from fupruner.models.resolve import as_module
 from fupruner.options import Options, parse_options, write_options
-from fupruner.progress import Progress, Silent
+from fupruner.origin import Source, write_origin
+from fupruner.parallel import join
+from fupruner.progress import Catching, Progress, Silent
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
@@ -31,9 +35,12 @@ from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.slim import slim
 from fupruner.pruning.verify import measured_speedup, verified_plan
-from fupruner.records import Figures, Measurement
+from fupruner.recorded import RecordedTarget, RecordedTask
+from fupruner.records import Figures, FusionLog, Measurement
 from fupruner.results import FuseResult, PruneResult, RunResult
+from fupruner.resumable import Trainer
 from fupruner.run_folder import RunFolder
+from fupruner.safety import kept_safe
 from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
@@ -197,7 +204,7 @@ def load(path: str | Path) -> nn.Module:
 
 def optimize(
     model: Model, example_inputs: Example, task: Task, *, target: str = "cpu", max_drop: float = 1.0, speedup: float | None = None,
-    epochs: int = 5, out: str | Path, progress: Progress | None = None, **more: Any,
+    epochs: int = 5, out: str | Path, progress: Progress | None = None, source: Source | None = None, **more: Any,
 ) -> RunResult:  # fmt: skip
     """Find the fastest network on a target that loses at most ``max_drop`` points of the task's metric.
 
@@ -211,35 +218,57 @@ def optimize(
         epochs: of training per attempt.
         out: folder of the run; new or empty.
         progress: told what is going on.
+        source: how model and data were named, so that a resume finds them again.
         more: further options, see ``options.Options``.
 
     Raises:
         InputError: an option is out of range, the folder is in use, the model cannot be traced or the speed-up is out of reach.
-        TrainingError: training diverged.
+        TrainingError: training diverged, or the task could not give a batch.
+        StorageError: the run folder cannot be written to.
+        KeyboardInterrupt: the user stopped the run; what is done is saved, and :func:`fupruner.resume` goes on.
     """
-    start = time.perf_counter()
     given = {"target": target, "max_drop": max_drop, "speedup": speedup, "epochs": epochs, **more}
     options = parse_options(given, "optimize()")
-    device, run, progress = get_target(options.target), RunFolder(Path(out)), progress or Silent()
+    world = join()
+    trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
+    device, run = RecordedTarget(get_target(options.target), trainer.journal), RunFolder(Path(out), world)
+    progress = progress if progress is not None and world.is_main else Silent()
     inputs = example_tuple(example_inputs)
     progress.stage("trace and fuse", None)
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     _require_reachable(graph, inputs, device, options.speedup)
-    write_options(options, run.file("options.toml"))
-    run.write("fusion.json", fusion)
-    run.write("metric.json", task.metric)
-    name = type(model).__name__ if isinstance(model, nn.Module) else str(model)
-    run.event("started", model=name, version=__version__)
-    baseline_file = run.file("baseline.onnx")
-    setting = Setting(graph, inputs, task, device, options, baseline_file, run.path, progress)
-    baseline = _baseline(setting)
-    run.event("baseline", **baseline.model_dump())
-    progress.note(f"baseline: {task.metric.name} {task.metric.text(baseline.accuracy)}, {baseline.latency_ms:.3f} ms")
-    best, satisfied = search(setting, run, baseline)
-    seconds = time.perf_counter() - start
-    return finish(setting, run, baseline, best, satisfied, seconds)
+    name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
+    with kept_safe(run):
+        if run.writes:
+            write_options(options, run.file("options.toml"))
+        write_origin(run, name, graph, inputs, task, source)
+        trainer.journal.begin(run.path)
+    return carry_out(graph, inputs, task, device, options, run, trainer, progress, fusion, name)
+
+
+def carry_out(
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], task: Task, target: RecordedTarget, options: Options, run: RunFolder,
+    trainer: Trainer, progress: Progress, fusion: FusionLog, name: str,
+) -> RunResult:  # fmt: skip
+    """Do a run from its beginning; what its journal and its checkpoints hold is not done again."""
+    with closing(trainer.journal), kept_safe(run):
+        run.write("fusion.json", fusion)
+        run.write("metric.json", task.metric)
+        run.event("started", model=name, version=__version__)
+        recorded = RecordedTask(task, trainer.journal, lambda: trainer.is_current)
+        progress = Catching(progress, lambda: trainer.is_catching_up)
+        setting = Setting(
+            graph, inputs, recorded, target, options, run.file("baseline.onnx"), run.path, progress, trainer
+        )
+        baseline = _baseline(setting)
+        run.event("baseline", **baseline.model_dump())
+        progress.note(
+            f"baseline: {task.metric.name} {task.metric.text(baseline.accuracy)}, {baseline.latency_ms:.3f} ms"
+        )
+        best, satisfied = search(setting, run, baseline)
+        return finish(setting, run, baseline, best, satisfied, trainer.journal.seconds)
 
 
 def _require_reachable(

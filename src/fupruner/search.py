@@ -8,6 +8,7 @@ from typing import Any
 
 from fupruner.attempt import Outcome, Setting, run_attempt
 from fupruner.errors import InputError
+from fupruner.finish import keep
 from fupruner.records import Figures
 from fupruner.run_folder import RunFolder
 
@@ -68,6 +69,7 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome
         fastest = best.speedup if best is not None else 1.0  # never slower than the original
         if satisfied and outcome.speedup > fastest:
             best = outcome
+            keep(setting, run, best)
     if best is not None:
         return best, True
     return (outcomes[-1], False) if setting.options.speedup else (None, True)

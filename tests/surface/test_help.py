@@ -10,7 +10,7 @@ from fupruner.cli import app
 
 FLAGS = {
     "optimize": {
-        "--batch-size", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
+        "--batch-size", "--checkpoint-every", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
         "--max-drop", "--out", "--seed", "--speedup", "--target", "--threads", "--train-split", "--validation-split",
         "--weights", "MODEL",
     },
@@ -22,7 +22,7 @@ FLAGS = {
     "report": {"--help", "--json", "RUN"},
     "sweep": {"--help"},
     "init": {"--help"},
-    "resume": {"--help"},
+    "resume": {"--help", "--json", "RUN"},
 }  # fmt: skip
 COMMANDS = typer.main.get_command(app)
 

@@ -10,7 +10,7 @@ import pytest
 
 import fupruner
 
-FUNCTIONS = {"optimize", "fuse", "prune", "export", "measure", "load"}
+FUNCTIONS = {"optimize", "fuse", "prune", "export", "measure", "load", "resume"}
 HEAVY = ("datasets", "plotly", "onnxruntime", "typer", "rich")
 
 

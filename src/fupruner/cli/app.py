@@ -11,10 +11,11 @@ import fupruner
 from fupruner.cli.bench import bench
 from fupruner.cli.export import export
 from fupruner.cli.fuse import fuse
-from fupruner.cli.later import init, resume, sweep
+from fupruner.cli.later import init, sweep
 from fupruner.cli.optimize import optimize
 from fupruner.cli.prune import prune
 from fupruner.cli.report import report
+from fupruner.cli.resume import resume
 from fupruner.cli.shell import guarded
 from fupruner.cli.targets import targets
 
@@ -25,8 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (optimize, fuse, prune, bench, export, targets, report)
-LATER: tuple[Callable[..., int | None], ...] = (sweep, init, resume)
+COMMANDS: tuple[Callable[..., int | None], ...] = (optimize, resume, fuse, prune, bench, export, targets, report)
+LATER: tuple[Callable[..., int | None], ...] = (sweep, init)
 
 for command in COMMANDS:
     app.command()(guarded(command))

@@ -15,10 +15,5 @@ def init() -> None:
     raise _not_yet("init", "'fupruner optimize --help' lists every option with its default.")
 
 
-def resume() -> None:
-    """Continue an interrupted run (not available yet)."""
-    raise _not_yet("resume", "Start the run again with a new --out.")
-
-
 def _not_yet(name: str, hint: str) -> NotAvailableError:
     return NotAvailableError(f"'fupruner {name}' is not available in this version yet.", hint=hint)

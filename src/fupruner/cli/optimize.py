@@ -40,6 +40,7 @@ def optimize(
     learning_rate: Annotated[float, option("learning_rate")] = default("learning_rate"),
     seed: Annotated[int, option("seed")] = default("seed"),
     threads: Annotated[int, option("threads")] = default("threads"),
+    checkpoint_every: Annotated[float, option("checkpoint_every")] = default("checkpoint_every"),
     train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
     validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
     json: Json = False,
@@ -56,10 +57,17 @@ def optimize(
         learning_rate=learning_rate,
         seed=seed,
         threads=threads,
+        checkpoint_every=checkpoint_every,
     )
     new_folder(out)
     with results_only(json):
-        summary = _run(options, model, weights, data, splits=_splits(train_split, validation_split), out=out)
+        _run(options, model, weights, data, splits=_splits(train_split, validation_split), out=out)
+    return report_result(out, json)
+
+
+def report_result(out: Path, json: bool) -> int:
+    """Print what a finished run achieved; returns the exit code."""
+    summary = read_run(out).summary
     if json:
         print_json({**summary.model_dump(mode="json"), "out": str(out)})
     else:
@@ -72,11 +80,10 @@ def _splits(train: str | None, validation: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _run(
-    options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], out: Path
-) -> Summary:
+def _run(options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], out: Path) -> None:
     """Load what the names stand for, cheapest first, and optimize."""
     from fupruner.models.resolve import load_model
+    from fupruner.origin import named_source
     from fupruner.targets.registry import get_target
     from fupruner.training.data import check_labels, load_data
     from fupruner.training.task import Classification, suitable_augmentation
@@ -97,8 +104,10 @@ def _run(
     with RichProgress(messages()) as progress:
         for note in images.notes:
             progress.note(note)
-        fupruner.optimize(loaded.module, inputs, task, out=out, progress=progress, **options.model_dump())
-    return read_run(out).summary
+        source = named_source(model, weights, data, images, augment, splits)
+        fupruner.optimize(
+            loaded.module, inputs, task, out=out, progress=progress, source=source, **options.model_dump()
+        )
 
 
 def _show(summary: Summary, out: Path) -> None:

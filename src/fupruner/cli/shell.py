@@ -43,8 +43,8 @@ def guarded(command: Callable[Arguments, int | None]) -> Callable[Arguments, Non
         except FuPrunerError as error:
             show_error(error)
             code = BAD_INPUT if isinstance(error, InputError) else REQUIREMENT_NOT_MET
-        except KeyboardInterrupt:
-            messages().print(Text("Interrupted.", style="yellow"))
+        except KeyboardInterrupt as interrupt:
+            messages().print(Text(str(interrupt) or "Interrupted.", style="yellow"), soft_wrap=True)
             code = INTERRUPTED
         raise typer.Exit(code)
 

@@ -6,20 +6,23 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from fupruner.errors import InputError, TrainingError
+from fupruner.parallel import PATIENCE, World
 from fupruner.training.distill import Objective, distilled, frozen_copy
 from fupruner.training.features import FeatureLoss, Hints, recorded
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.seeds import mix
+from fupruner.training.stream import part_of, stream
+from fupruner.training.synchronised import synchronised_norms
 from fupruner.training.task import Predict, Task
 
 Precision = Literal["bf16-mixed", "32-true"]
@@ -67,6 +70,7 @@ def train_steps(
     seed: int = 0,
     teacher: nn.Module | None = None,
     hints: Hints | None = None,
+    world: World | None = None,
     on_step: Sequence[OnStep] = (),
     on_epoch: Sequence[OnEpoch] = (),
 ) -> list[EpochResult]:
@@ -88,6 +92,7 @@ def train_steps(
         seed: of dropout; order and augmentation have the task's.
         teacher: a network of the same outputs to learn from as well; it is not changed.
         hints: layers whose maps are learnt from the teacher too, see ``training.features``; without a teacher of no effect.
+        world: processes that train together, each on its part of every batch; this one alone if None.
         on_step: called after each step with its result and the model.
         on_epoch: called after the last step of each epoch with its result and the model.
 
@@ -96,22 +101,25 @@ def train_steps(
 
     Raises:
         InputError: the model has nothing to train.
-        TrainingError: the loss is not a number; the model is as it was when the epoch began.
+        TrainingError: the loss is not a number, and the model is as it was when the epoch began; or a batch cannot be had.
     """
     optimizer = optimizer or make_optimizer(model, weight_decay)
-    fabric = _fabric(supported(precision))
+    world = world or World()
+    fabric = _fabric(supported(precision), world)
     results: list[EpochResult] = []
     meter, good = Meter(), _state(model)
     with (
+        synchronised_norms(model, world),
         _objective(fabric, task, model, teacher, hints or {}) as objective,
         _prepared(fabric, model, optimizer) as (wrapped, stepper),
         torch.random.fork_rng(),
     ):
-        for step, batch in _stream(task, start, schedule.steps if stop is None else stop):
+        for step, batch in stream(task, start, schedule.steps if stop is None else stop):
             rate, epoch = schedule.learning_rate(step), step // task.steps_per_epoch
             torch.manual_seed(mix(seed, step))
             _set_rate(optimizer, rate)
-            loss = _step(fabric, stepper, objective(wrapped, fabric.to_device(batch)))
+            part, share = part_of(batch, task, world)
+            loss = _step(fabric, stepper, objective(wrapped, fabric.to_device(part)), world, share)
             if not math.isfinite(loss):
                 model.load_state_dict(good)
                 raise _diverged(loss, step, epoch, rate)
@@ -155,24 +163,14 @@ def _set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _step(fabric: Fabric, optimizer: Optimizer, loss: Tensor) -> float:
-    """Descend from a loss; where it is not finite, the weights stay as they are."""
-    value = float(loss.detach())
+def _step(fabric: Fabric, optimizer: Optimizer, loss: Tensor, world: World, share: float) -> float:
+    """Descend from the loss of this process's share of a batch; where that of the batch is not finite, the weights stay."""
+    value = world.mean(float(loss.detach()), share)
     if math.isfinite(value):
-        fabric.backward(loss)
+        fabric.backward(loss if world.size == 1 else loss * (share * world.size))  # gradients are averaged
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return value
-
-
-def _stream(task: Task, start: int, stop: int) -> Iterator[tuple[int, Any]]:
-    """Steps and their batches, over the borders of epochs."""
-    step = start
-    while step < stop:
-        epoch, offset = divmod(step, task.steps_per_epoch)
-        for batch in islice(task.train_batches(epoch, offset), min(task.steps_per_epoch - offset, stop - step)):
-            yield step, batch
-            step += 1
 
 
 @contextmanager
@@ -194,9 +192,18 @@ def _prepared(fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Iterato
             module.training = mode
 
 
-def _fabric(precision: Precision) -> Fabric:
+def _fabric(precision: Precision, world: World) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision each time
-    return Fabric(accelerator="auto", devices=1, precision=precision)
+    if world.size == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    # a closed branch may leave parameters without a gradient
+    strategy = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE)
+    nodes = world.size // world.local_size
+    fabric = Fabric(
+        accelerator="auto", devices=world.local_size, num_nodes=nodes, strategy=strategy, precision=precision
+    )
+    fabric.launch()
+    return fabric
 
 
 def _move_state(optimizer: Optimizer, device: torch.device) -> None:

@@ -141,7 +141,8 @@ def test_json_is_the_only_thing_on_stdout(recorder: Recorder, tmp_path: Path) ->
         (("report", "{used}"), "has not finished"),
         (("sweep", "options.toml", "--out", "x"), "'fupruner sweep' is not available"),
         (("init",), "'fupruner init' is not available"),
-        (("resume", "runs/x"), "'fupruner resume' is not available"),
+        (("resume", "runs/x"), "There is no run folder runs/x"),
+        (("resume", "{used}"), "is no run that can go on"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_touches_nothing(

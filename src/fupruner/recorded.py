@@ -1,0 +1,169 @@
+"""Target and task as a run sees them: what they measure is kept in the journal, and asked for in process 0 alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor, nn
+
+from fupruner.errors import FuPrunerError
+from fupruner.graph.layer_shape import LayerShape
+from fupruner.journal import Journal
+from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.importance import Importance
+from fupruner.records import Comparison, LayerTime, Metric
+from fupruner.targets.base import CostModel, ExportResult, Target
+from fupruner.targets.price_cache import layer_key
+from fupruner.training.outputs import Outputs
+from fupruner.training.task import Predict, Task
+
+
+@final
+class RecordedTarget(Target):
+    """A target whose measurements and prices are kept in a journal.
+
+    Args:
+        target: measures.
+        journal: remembers.
+    """
+
+    def __init__(self, target: Target, journal: Journal) -> None:
+        self.target, self.journal = target, journal
+        self.name, self.ships, self.precision, self.alignment = (
+            target.name,
+            target.ships,
+            target.precision,
+            target.alignment,
+        )
+
+    def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
+        """Write and check the file, in process 0."""
+        return self.journal.world.share(lambda: self.target.export(module, example_inputs, path))
+
+    def predict(self, path: Path, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run a file; asked for where an accuracy is computed, which is recorded as a whole."""
+        return self.target.predict(path, inputs)
+
+    def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:
+        """Time files in turn, once."""
+        value = self.journal.once(
+            "compare", lambda: self.target.compare(paths, example_inputs, threads=threads).model_dump(mode="json")
+        )
+        return Comparison.model_validate(value)
+
+    def layer_times(self, path: Path, example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> list[LayerTime]:
+        """Time each operator of a file, once."""
+        value = self.journal.once(
+            "layer_times",
+            lambda: [t.model_dump(mode="json") for t in self.target.layer_times(path, example_inputs, threads=threads)],
+        )
+        return [LayerTime.model_validate(time) for time in value]
+
+    def cost_model(self) -> CostModel:
+        """The target's cost model, each layer priced once in a run."""
+        return _RecordedCosts(self.target.cost_model(), self.journal)
+
+
+@final
+class _RecordedCosts(CostModel):
+    def __init__(self, costs: CostModel, journal: Journal) -> None:
+        self._costs, self._journal = costs, journal
+        self.grade, self.source = costs.grade, costs.source
+
+    def price(self, layers: Sequence[LayerShape]) -> list[float]:
+        keys = [layer_key(layer) for layer in layers]
+        return self._journal.price(keys, lambda missing: self._costs.price([layers[i] for i in missing]))
+
+
+@final
+class RecordedTask(Task):
+    """A task whose figures are kept in a journal.
+
+    Attributes:
+        task: what the user brought; training uses it directly.
+        is_current: tells whether weights are those of this point of the run; during a resume they may not be loaded yet.
+    """
+
+    def __init__(self, task: Task, journal: Journal, is_current: Callable[[], bool] = lambda: True) -> None:
+        self.task, self.journal, self.is_current = task, journal, is_current
+
+    @property
+    def metric(self) -> Metric:
+        """Name and unit of the figure."""
+        return self.task.metric
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return self.task.steps_per_epoch
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterable[Any]:
+        """Batches of an epoch from index ``start`` on."""
+        return self.task.train_batches(epoch, start)
+
+    def calibration_batches(self, images: int) -> Iterable[Any]:
+        """Batches of training images, not augmented."""
+        return self.task.calibration_batches(images)
+
+    def inputs(self, batch: Any) -> Tensor:
+        """What of a batch goes into the network."""
+        return self.task.inputs(batch)
+
+    def loss(self, model: Predict, batch: Any) -> Tensor:
+        """Mean loss of a batch."""
+        return self.task.loss(model, batch)
+
+    def distance(self, student: Outputs, teacher: Outputs) -> Tensor:
+        """How far outputs lie from a teacher's."""
+        return self.task.distance(student, teacher)
+
+    def sample_losses(self, model: Predict, batch: Any) -> Tensor:
+        """Loss of each sample."""
+        if not self.is_current():
+            raise FuPrunerError(
+                "A loss was asked for, outside of training, that the journal does not have.",
+                hint="Was the run begun with another version? Start it again with a new --out.",
+            )
+        return self.task.sample_losses(model, batch)
+
+    def score(self, predict: Predict) -> float:
+        """The figure to keep, computed once."""
+        return float(self.journal.once("score", lambda: self.task.score(predict)))
+
+    def evaluate(self, model: nn.Module) -> float:
+        """The figure of a module, computed once."""
+        return float(self.journal.once("evaluate", lambda: self.task.evaluate(model)))
+
+    def divided(self) -> tuple[Task, Task]:
+        """The task with one and with the other part of the validation data, both recorded."""
+        parts = self.task.divided()
+        first, second = (RecordedTask(part, self.journal, self.is_current) for part in parts)
+        return (first, first if parts[0] is parts[1] else second)
+
+
+def recorded_scores(
+    score: Callable[[GatedNetwork], Importance], journal: Journal
+) -> Callable[[GatedNetwork], Importance]:
+    """An importance function whose scores are taken once, in process 0."""
+
+    def taken(network: GatedNetwork) -> dict[str, Any]:
+        importance = score(network)
+        return {
+            "criterion": importance.criterion,
+            "units": importance.units.tolist(),
+            "branches": importance.branches,
+        }
+
+    def recorded(network: GatedNetwork) -> Importance:
+        value = journal.once("importance", lambda: taken(network))
+        return Importance(value["criterion"], np.array(value["units"], dtype=np.float64), value["branches"])
+
+    return recorded
+
+
+def unrecorded(task: Task) -> Task:
+    """The task that the user brought: checkpoints keep what training finds."""
+    return task.task if isinstance(task, RecordedTask) else task

@@ -1,0 +1,107 @@
+"""Small runs in processes of their own that can be killed at any point. Every process is forked from one that has all imports."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fupruner.checkpoints import Checkpoints
+from fupruner.journal import Journal
+from fupruner.records import Comparison, LayerTime, Measurement
+
+OPTIONS = {"--epochs": "2", "--max-drop": "30", "--batch-size": "256", "--checkpoint-every": "0"}
+
+
+def context() -> BaseContext:
+    """A server that has imported what runs need, and forks."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(
+        ["runs", "fupruner.cli", "fupruner.resuming", "fupruner.report.html", "sklearn.datasets"]
+    )
+    return found
+
+
+def fupruner(arguments: list[str], log: Path, at: int | None = None, sign: int = signal.SIGKILL) -> int:
+    """Run the command line in a process; at its ``at``-th point it sends itself a signal. Returns the exit code.
+
+    Points are training steps, entries of the journal and checkpoints (half-written ones too). The log gets what is
+    printed, and the number of points in its last line.
+    """
+    process = context().Process(target=_child, args=(arguments, str(log), at, sign))  # type: ignore[attr-defined]
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return int(process.exitcode)
+
+
+def _child(arguments: list[str], log: str, at: int | None, sign: int) -> None:
+    torch.set_num_threads(1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - for good
+    sys.argv = ["fupruner", *arguments]
+    count = 0
+
+    def point() -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), sign)
+
+    without_clocks()
+    _before(Journal, "_write", point)
+    _before(Checkpoints, "write", point)
+    _before(os, "fsync", point)
+    _before(torch.optim.SGD, "step", point)
+    from fupruner.cli import main
+
+    try:
+        main()
+    finally:
+        print(f"points {count}", flush=True)
+
+
+def _before(owner: Any, name: str, action: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        action()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, replaced)
+
+
+def without_clocks() -> None:
+    """Latencies by the size of files, prices by the size of layers: quick, and the same every time."""
+    from fupruner.targets import cpu
+    from fupruner.targets.latency_table import LatencyTable, _elements
+
+    def compare(self: Any, paths: Any, _inputs: Any, *, threads: int = 1) -> Comparison:
+        sizes = np.array([path.stat().st_size for path in paths], dtype=float)
+        measured = [
+            Measurement(
+                latency_ms=ms / 1e6, spread=0.0, grade="measured", source="sizes", target="cpu", threads=threads
+            )
+            for ms in sizes
+        ]
+        ratios = tuple((sizes[0] / sizes).tolist())
+        return Comparison(measurements=tuple(measured), speedups=ratios, spreads=(0.0,) * len(ratios))
+
+    def layer_times(self: Any, path: Path, _inputs: Any, *, threads: int = 1) -> list[LayerTime]:
+        return [LayerTime(name=path.name, kind="Conv", ms=1.0)]
+
+    def price(self: Any, layers: Any) -> list[float]:
+        return [1e-7 * (layer.macs + 10 * _elements(layer)) for layer in layers]
+
+    cpu.CpuTarget.compare = compare  # type: ignore[method-assign]
+    cpu.CpuTarget.layer_times = layer_times  # type: ignore[method-assign]
+    LatencyTable.price = price  # type: ignore[method-assign]
