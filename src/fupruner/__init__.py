@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fupruner.records import Measurement, Metric
     from fupruner.results import LoopResult
     from fupruner.resuming import resume
+    from fupruner.sweeping.sweep import SweepResult, sweep
     from fupruner.targets.base import ExportResult
     from fupruner.training.custom import CustomTask
     from fupruner.training.task import Task
@@ -28,6 +29,8 @@ _HOME = {
     "LoopResult": "fupruner.results",
     "Metric": "fupruner.records",
     "PruningCallback": "fupruner.callback",
+    "SweepResult": "fupruner.sweeping.sweep",
+    "sweep": "fupruner.sweeping.sweep",
     "ExportResult": "fupruner.targets.base",
     "CustomTask": "fupruner.training.custom",
     "Task": "fupruner.training.task",
@@ -50,6 +53,7 @@ __all__ = [
     "PruneResult",
     "PruningCallback",
     "RunResult",
+    "SweepResult",
     "Task",
     "__version__",
     "export",
@@ -59,6 +63,7 @@ __all__ = [
     "optimize",
     "prune",
     "resume",
+    "sweep",
 ]
 
 

@@ -31,10 +31,6 @@ from fupruner.training.meter import EpochResult, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
 
-PRUNING_SHARE = 0.15
-"""Share of the steps in which gates open and close; the rest belongs to recovery, which short schedules need most."""
-DECISIONS = 5
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -125,7 +121,7 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     options, task = setting.options, setting.task
     network, planner = make_planner(setting)
     total = options.epochs * task.steps_per_epoch
-    budget = BudgetSchedule(asked, 0, max(1, round(PRUNING_SHARE * total)), DECISIONS)
+    budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
     pruning = DynamicPruning(network, planner, scorer(setting), budget)
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)

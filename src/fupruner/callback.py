@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from fupruner.attempt import DECISIONS, PRUNING_SHARE
 from fupruner.errors import InputError
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
@@ -34,6 +33,7 @@ from fupruner.targets.registry import get_target
 from fupruner.training.custom import Calibration, Loss, first_of
 
 log = logging.getLogger(__name__)
+_DEFAULTS = Options()
 
 
 @final
@@ -95,9 +95,9 @@ class PruningCallback:
         inputs: Callable[[Any], Tensor] = first_of,
         importance: str = "fisher",
         fusion: str = "auto",
-        calibration_images: int = Options().calibration_images,
-        deadline: float = PRUNING_SHARE,
-        decisions: int = DECISIONS,
+        calibration_images: int = _DEFAULTS.calibration_images,
+        deadline: float = _DEFAULTS.pruning_share,
+        decisions: int = _DEFAULTS.decisions,
     ) -> None:
         _check(speedup, total_steps, deadline, decisions)
         self.example_inputs, self.target, self.fusion = example_tuple(example_inputs), get_target(target), fusion

@@ -41,6 +41,10 @@ class Options(BaseModel):
     )
     calibration_images: int = Field(1024, ge=1, description="Training images that scores and norms are taken from.")
     attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")
+    pruning_share: float = Field(
+        0.15, gt=0, le=1, description="Share of the steps in which gates open and close; recovery has the rest."
+    )
+    decisions: int = Field(5, ge=1, description="How often gates are decided in that time.")
     threads: int = Field(1, ge=1, description="Threads of the runtime when latency is measured.")
     precision: Literal["bf16-mixed", "32-true"] = Field("bf16-mixed", description="Arithmetic of training.")
     checkpoint_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within an epoch.")

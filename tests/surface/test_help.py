@@ -20,7 +20,7 @@ FLAGS = {
     "export": {"--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
     "targets": {"--help", "--json"},
     "report": {"--help", "--json", "RUN"},
-    "sweep": {"--help"},
+    "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},
     "init": {"--help"},
     "resume": {"--help", "--json", "RUN"},
 }  # fmt: skip

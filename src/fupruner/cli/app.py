@@ -11,12 +11,13 @@ import fupruner
 from fupruner.cli.bench import bench
 from fupruner.cli.export import export
 from fupruner.cli.fuse import fuse
-from fupruner.cli.later import init, sweep
+from fupruner.cli.later import init
 from fupruner.cli.optimize import optimize
 from fupruner.cli.prune import prune
 from fupruner.cli.report import report
 from fupruner.cli.resume import resume
 from fupruner.cli.shell import guarded
+from fupruner.cli.sweep import sweep
 from fupruner.cli.targets import targets
 
 app = typer.Typer(
@@ -26,8 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (optimize, resume, fuse, prune, bench, export, targets, report)
-LATER: tuple[Callable[..., int | None], ...] = (sweep, init)
+COMMANDS: tuple[Callable[..., int | None], ...] = (optimize, resume, fuse, prune, bench, sweep, export, targets, report)
+LATER: tuple[Callable[..., int | None], ...] = (init,)
 
 for command in COMMANDS:
     app.command()(guarded(command))

@@ -5,11 +5,6 @@ from __future__ import annotations
 from fupruner.errors import NotAvailableError
 
 
-def sweep() -> None:
-    """Try many options and show the Pareto front (not available yet)."""
-    raise _not_yet("sweep", "Run 'fupruner optimize' once per set of options.")
-
-
 def init() -> None:
     """Write a commented options file to start from (not available yet)."""
     raise _not_yet("init", "'fupruner optimize --help' lists every option with its default.")

@@ -86,25 +86,18 @@ def _run(options: Options, model: str, weights: Path | None, data: str, *, split
     from fupruner.origin import named_source
     from fupruner.targets.registry import get_target
     from fupruner.training.data import check_labels, load_data
-    from fupruner.training.task import Classification, suitable_augmentation
+    from fupruner.training.task import labelled_images
 
     get_target(options.target)
     loaded = load_model(model, weights)
     images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
     check_labels(images, outputs_of(loaded.module, inputs))
-    augment = suitable_augmentation(images, options.epochs) if options.augment == "auto" else options.augment
-    task = Classification(
-        images,
-        batch_size=options.batch_size,
-        augment=augment,
-        seed=options.seed,
-        label_smoothing=options.label_smoothing,
-    )
+    task = labelled_images(images, options)
     with RichProgress(messages()) as progress:
         for note in images.notes:
             progress.note(note)
-        source = named_source(model, weights, data, images, augment, splits)
+        source = named_source(model, weights, data, images, task.augment, splits)
         fupruner.optimize(
             loaded.module, inputs, task, out=out, progress=progress, source=source, **options.model_dump()
         )

@@ -11,16 +11,18 @@ import typer
 
 from fupruner.cli.inputs import Json
 from fupruner.cli.shell import output, print_json
+from fupruner.sweeping.records import FILE as SWEEP
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs and sweeps.")],
     json: Json = False,
 ) -> None:
-    """Write report.html of each run folder from its records."""
+    """Write report.html of each run or sweep folder from its records."""
     from fupruner.report.html import write_report
+    from fupruner.report.sweep_page import write_sweep_report
 
-    pages = [write_report(run) for run in runs]
+    pages = [write_sweep_report(run) if (run / SWEEP).is_file() else write_report(run) for run in runs]
     if json:
         print_json({"reports": [str(page) for page in pages]})
         return

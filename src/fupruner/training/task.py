@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fupruner.errors import InputError
+from fupruner.options import Options
 from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
 from fupruner.training.data import Batch, ImageData, Split, calibration
@@ -176,6 +177,12 @@ class Classification:
     def _judged_by(self, validation: Split) -> Classification:
         data = dataclasses.replace(self.data, validation=validation)
         return Classification(data, self.batch_size, self.augment, self.seed, self.label_smoothing)
+
+
+def labelled_images(data: ImageData, options: Options) -> Classification:
+    """The classification of images that the options ask for."""
+    augment = suitable_augmentation(data, options.epochs) if options.augment == "auto" else options.augment
+    return Classification(data, options.batch_size, augment, options.seed, options.label_smoothing)
 
 
 def suitable_augmentation(data: ImageData, epochs: int) -> AugmentName:

@@ -139,7 +139,7 @@ def test_json_is_the_only_thing_on_stdout(recorder: Recorder, tmp_path: Path) ->
         (("bench", "none.onnx"), "There is no file none.onnx"),
         (("export", "{used}", "--out", "{out}"), "model.pt2"),
         (("report", "{used}"), "has not finished"),
-        (("sweep", "options.toml", "--out", "x"), "'fupruner sweep' is not available"),
+        (("sweep", "no_such.toml", "--out", "{out}"), "Cannot read a sweep from no_such.toml"),
         (("init",), "'fupruner init' is not available"),
         (("resume", "runs/x"), "There is no run folder runs/x"),
         (("resume", "{used}"), "is no run that can go on"),
