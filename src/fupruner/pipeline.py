@@ -121,7 +121,7 @@ def prune(
     inputs, device = example_tuple(example_inputs), get_target(target)
     cost_model = device.cost_model()
     graph, _ = fuse_graph(trace(as_module(model), inputs), inputs, fusion, cost_model=cost_model)
-    network = insert_gates(graph)
+    network = insert_gates(graph, activations=fusion != "none")
     _require_prunable(network)
     planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment, device.precision)
     scores = _score(network, importance or ("l2" if data is None else "fisher"), data)

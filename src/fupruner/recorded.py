@@ -155,11 +155,13 @@ def recorded_scores(
             "criterion": importance.criterion,
             "units": importance.units.tolist(),
             "branches": importance.branches,
+            "activations": importance.activations,
         }
 
     def recorded(network: GatedNetwork) -> Importance:
         value = journal.once("importance", lambda: taken(network))
-        return Importance(value["criterion"], np.array(value["units"], dtype=np.float64), value["branches"])
+        units = np.array(value["units"], dtype=np.float64)
+        return Importance(value["criterion"], units, value["branches"], value["activations"])
 
     return recorded
 

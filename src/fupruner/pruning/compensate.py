@@ -118,6 +118,10 @@ class _Pass:
         self.gated = {node.name: node for node in network.graph_module.graph.nodes}
         readers = {node: [node, *node.all_input_nodes] for node in slimmed.graph.nodes}
         self.twins = {node: [self.twin[n.name] for n in read if n.name in self.twin] for node, read in readers.items()}
+        for node, read in self.twins.items():
+            read += (
+                self.twin[node.name].all_input_nodes[:1] if node.name in self.twin else []
+            )  # behind a closed activation
         twins = [twin for read in self.twins.values() for twin in read]
         self.small, self.large = Replay(slimmed, inputs), Replay(original, inputs, kept=twins)
         self.ahead: Iterator[fx.Node] = iter(original.graph.nodes)
@@ -211,8 +215,8 @@ class _Pass:
         """Solve for the original's input channels as mixtures of those that are left, and fold the mixture into the weights."""
         source = node.all_input_nodes[0]
         full: Any = edit.module_of(self.original, self.twin[node.name])
-        twin = self.twin.get(source.name)
-        if getattr(module, "groups", 1) > 1 or twin is None or not self.large.has(twin):
+        twin = self.twin[node.name].all_input_nodes[0]
+        if getattr(module, "groups", 1) > 1 or not self.large.has(twin):
             return None
         axis = channel_axis(module, self.small.of(source)[0].dim())
         kept = self._kept(source, source.name)

@@ -80,8 +80,12 @@ def _average(before: Importance | None, now: Importance, count: int) -> Importan
     if before is None:
         return now
     units = (count * before.units + now.units) / (count + 1)
-    branches = {name: (count * before.branches[name] + score) / (count + 1) for name, score in now.branches.items()}
-    return Importance(now.criterion, units, branches)
+
+    def averaged(old: dict[str, float], new: dict[str, float]) -> dict[str, float]:
+        return {name: (count * old[name] + score) / (count + 1) for name, score in new.items()}
+
+    activations = averaged(before.activations, now.activations)
+    return Importance(now.criterion, units, averaged(before.branches, now.branches), activations)
 
 
 def _for_the_rest(
@@ -94,5 +98,8 @@ def _for_the_rest(
     """
     left = softness * softness
     units = np.where(is_open, importance.units, left * importance.units)
-    branches = {name: left * score if name in closed else score for name, score in importance.branches.items()}
-    return Importance(importance.criterion, units, branches)
+
+    def rest(scores: dict[str, float]) -> dict[str, float]:
+        return {name: left * score if name in closed else score for name, score in scores.items()}
+
+    return Importance(importance.criterion, units, rest(importance.branches), rest(importance.activations))

@@ -9,7 +9,7 @@ activations see what they would see without.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fupruner.graph import edit
 from fupruner.graph.cost import NORMS, PricedLayer, layer_shapes
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
+from fupruner.pruning.activations import Activation, find_activations
 from fupruner.pruning.branches import Branch, find_branches
 from fupruner.pruning.groups import WEIGHTED, ChannelGroups, channel_axis, find_groups
 from fupruner.pruning.labels import Labels, varies_only_along
@@ -82,6 +83,26 @@ class Gate(nn.Module):
         return x if self.all_open else x * self.value.to(x.dtype)
 
 
+class ActivationGate(nn.Module):
+    """Lets an activation act (open) or replaces it by the identity (closed), or something between (closing)."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.ones(()), persistent=False)
+        self.is_open = True
+
+    def set(self, closed: bool, softness: float = 0.0) -> None:
+        """Keep ``softness`` of the activation if it is closed, else all of it."""
+        self.value.fill_(softness if closed else 1.0)
+        self.is_open = not closed
+
+    def forward(self, activated: Tensor, x: Tensor) -> Tensor:
+        """Choose between an activation's output and its input."""
+        return activated if self.is_open else torch.lerp(x, activated, self.value.to(x.dtype))
+
+
 @dataclass
 class GatedNetwork:
     """A graph with gates at every place where a prunable unit lives, and at every residual branch.
@@ -93,8 +114,9 @@ class GatedNetwork:
         branches: each branch with its gate.
         layers: the graph's layers as a device sees them, all gates open.
         is_open: (units,) which units are open now.
-        closed_branches: names of branches that are closed now.
+        closed_branches: names of branches, and of activations, that are closed now.
         softness: what closed gates multiply by now.
+        activations: each activation that may be switched off, with its gate.
     """
 
     graph_module: fx.GraphModule
@@ -105,13 +127,14 @@ class GatedNetwork:
     is_open: NDArray[np.bool_]
     closed_branches: frozenset[str] = frozenset()
     softness: float = 0.0
+    activations: list[tuple[Activation, ActivationGate]] = field(default_factory=list)
 
     def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str], softness: float = 0.0) -> None:
         """Open and close gates.
 
         Args:
             is_open: (units,) True keeps a unit.
-            closed_branches: names of the branches to switch off.
+            closed_branches: names of the branches, and of the activations, to switch off.
             softness: what closed gates multiply by; 0 once and for all, more while they are only closing.
         """
         self.is_open, self.closed_branches, self.softness = is_open.copy(), closed_branches, softness
@@ -119,23 +142,32 @@ class GatedNetwork:
             gate.set(~is_open[units], softness)
         for branch, gate in self.branches:
             gate.set(np.array([branch.name in closed_branches]), softness)
+        for activation, switch in self.activations:
+            switch.set(activation.name in closed_branches, softness)
 
 
-def insert_gates(graph_module: fx.GraphModule) -> GatedNetwork:
-    """Put gates into a copy of a graph whose shapes were propagated."""
+def insert_gates(graph_module: fx.GraphModule, *, activations: bool = False) -> GatedNetwork:
+    """Put gates into a copy of a graph whose shapes were propagated.
+
+    Args:
+        graph_module: it is not modified.
+        activations: whether to gate activations too; that pays only if what was around a closed one is fused before it ships.
+    """
     copied = edit.clone(graph_module)
     groups = find_groups(copied)
     found = find_branches(copied)
     layers = layer_shapes(copied)
+    switches = find_activations(copied, frozenset(b.name for b in found)) if activations else []
     prunable = np.zeros(max(1, groups.labelling.units), dtype=bool)
     for group in groups.prunable:
         prunable[group.units] = True
     gates = [_insert(copied, node, units, axis) for node, units, axis in _gate_points(copied, groups, prunable)]
     branches = [(branch, _insert_branch(copied, branch)) for branch in found]
+    switched = [(activation, _insert_switch(copied, activation)) for activation in switches]
     copied.graph.lint()
     copied.recompile()
     is_open = np.ones(groups.labelling.units, dtype=bool)
-    return GatedNetwork(copied, groups, gates, branches, layers, is_open)
+    return GatedNetwork(copied, groups, gates, branches, layers, is_open, activations=switched)
 
 
 def _gate_points(
@@ -239,6 +271,16 @@ def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
         graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand
     )
     branch.add.replace_input_with(operand, gate_node)
+    return gate
+
+
+def _insert_switch(graph_module: fx.GraphModule, activation: Activation) -> ActivationGate:
+    """Gate an activation: what read it reads its gate, which also reads what the activation reads."""
+    node, gate = activation.node, ActivationGate()
+    source, users = node.all_input_nodes[0], list(node.users)
+    gate_node = edit.add_call(graph_module, f"gates.activation.{node.name}", gate, (node, source), after=node)
+    for user in users:
+        user.replace_input_with(node, gate_node)
     return gate
 
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from fupruner.errors import InputError
-from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.gates import Gate, GatedNetwork
 from fupruner.pruning.scores import Importance, Scores, require_finite
 from fupruner.training.task import CalibrationData
+
+Switch = Callable[[bool, float], None]
+"""Closes (True) something, down to a softness, or opens it."""
 
 
 def fisher(network: GatedNetwork, task: CalibrationData | None, images: int) -> Importance:
@@ -21,7 +24,8 @@ def fisher(network: GatedNetwork, task: CalibrationData | None, images: int) -> 
     This is the second-order term of the loss in the gate with the empirical Fisher information as its curvature; the
     gradients of all gates of a unit are summed per sample before they are squared (Group Fisher Pruning, arXiv
     2108.00708). Closed gates are scored at zero, so that what matters again can come back. A branch is scored by the
-    larger of that figure and the loss difference that closing it really makes.
+    larger of that figure and the loss difference that closing it really makes; an activation by the latter alone, for its gate
+    is no factor of anything.
 
     Args:
         network: its gates stay as they are.
@@ -32,7 +36,7 @@ def fisher(network: GatedNetwork, task: CalibrationData | None, images: int) -> 
         InputError: a score is not a number, or there is no data.
     """
     units, branches = _mean_over_samples(network, task, images, "fisher", lambda gradient: 0.5 * gradient.square())
-    return Importance("fisher", units, branches)
+    return Importance("fisher", units, branches, _activation_losses(network, task, images))
 
 
 def taylor(network: GatedNetwork, task: CalibrationData | None, images: int) -> Importance:
@@ -50,7 +54,7 @@ def taylor(network: GatedNetwork, task: CalibrationData | None, images: int) -> 
         InputError: a score is not a number, or there is no data.
     """
     units, branches = _mean_over_samples(network, task, images, "taylor", Tensor.abs)
-    return Importance("taylor", units, branches)
+    return Importance("taylor", units, branches, _activation_losses(network, task, images))
 
 
 def _mean_over_samples(
@@ -110,13 +114,32 @@ def _scoring(network: GatedNetwork) -> Iterator[None]:
         network.graph_module.train(training)
 
 
-@torch.no_grad()
 def branch_losses(network: GatedNetwork, task: CalibrationData, images: int, *, limit: int = 256) -> dict[str, float]:
     """Loss difference in nats per sample when each branch alone closes, over at most ``limit`` calibration images.
 
     All other gates stay as they are, also where they are only closing.
     """
-    batches = list(task.calibration_batches(min(images, limit)))
+
+    def switch(gate: Gate) -> Switch:
+        return lambda closed, softness: gate.set(np.array([closed]), softness)
+
+    return _losses(network, task, min(images, limit), {branch.name: switch(gate) for branch, gate in network.branches})
+
+
+def _activation_losses(
+    network: GatedNetwork, task: CalibrationData | None, images: int, *, limit: int = 256
+) -> dict[str, float]:
+    """The same for activations."""
+    switches: dict[str, Switch] = {activation.name: gate.set for activation, gate in network.activations}
+    return _losses(network, task, min(images, limit), switches) if task is not None else {}
+
+
+@torch.no_grad()
+def _losses(network: GatedNetwork, task: CalibrationData, images: int, switches: dict[str, Switch]) -> dict[str, float]:
+    """Loss difference in nats per sample when each of some switches alone is thrown; all are left as they were."""
+    if not switches:
+        return {}
+    batches = list(task.calibration_batches(images))
     training = network.graph_module.training
     network.graph_module.eval()
 
@@ -125,13 +148,14 @@ def branch_losses(network: GatedNetwork, task: CalibrationData, images: int, *, 
         return float(torch.cat(losses).mean())
 
     differences = {}
-    as_it_is = mean_loss() if network.branches else 0.0
-    for branch, gate in network.branches:
-        closed = branch.name in network.closed_branches
-        gate.set(np.array([True]))
+    as_it_is = mean_loss()
+    for name, switch in switches.items():
+        closed = name in network.closed_branches
+        switch(True, 0.0)
         without = mean_loss()
-        gate.set(np.array([False]))
-        differences[branch.name] = max(0.0, without - (mean_loss() if closed else as_it_is))
-        gate.set(np.array([closed]), network.softness)
+        switch(False, 0.0)
+        differences[name] = max(0.0, without - (mean_loss() if closed else as_it_is))
+        switch(closed, network.softness)
     network.graph_module.train(training)
+    require_finite(np.array(list(differences.values())), "measured loss")
     return differences

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.pruning.gates import GatedNetwork
@@ -70,6 +71,7 @@ class Search:
         self.groups = {group.name: group for group in network.groups.prunable}
         self.touched = {name: pricer.touched(group) for name, group in self.groups.items()}
         self.owned = {name: pricer.layers_of_branch(name) for name in pricer.branches}
+        self.around = {name: pricer.layers_of_activation(name) for name in pricer.activations}
         self.all_open = np.ones(network.groups.labelling.units, dtype=bool)
         self.baseline = pricer.total(self.all_open, frozenset())
 
@@ -110,18 +112,20 @@ class Search:
         return State(tuple(kept), *self.gates(kept), cost)
 
     def gates(self, moves: list[Move] | tuple[Move, ...]) -> tuple[Open, frozenset[str]]:
-        """Open units and closed branches after some moves."""
+        """Open units, and names of closed branches and activations, after some moves."""
         is_open = self.all_open.copy()
         for move in moves:
             if move.kind == "channels":
                 is_open[list(move.closed)] = False
-        return is_open, frozenset(m.where for m in moves if m.kind == "branch")
+        return is_open, frozenset(m.where for m in moves if m.kind != "channels")
 
-    def near(self, group: str) -> set[str]:
-        """Groups and branches whose savings change when a group shrinks."""
-        layers = set(self.touched[group])
-        near = {name for name, touched in self.touched.items() if layers.intersection(touched)}
-        return near | {f"branch {name}" for name, owned in self.owned.items() if layers.intersection(owned)}
+    def near(self, layers: list[int]) -> set[str]:
+        """Groups, branches and activations whose savings change when some layers do."""
+        changed = set(layers)
+        near = {name for name, touched in self.touched.items() if changed.intersection(touched)}
+        for kind, parts in (("branch", self.owned), ("activation", self.around)):
+            near |= {f"{kind} {name}" for name, owned in parts.items() if changed.intersection(owned)}
+        return near
 
 
 class _Table:
@@ -136,7 +140,9 @@ class _Table:
         self.is_open, self.closed = search.all_open.copy(), frozenset[str]()
         self.candidates: dict[str, list[_Candidate]] = {}
         self.stale: set[str] = set()
-        self.refresh([*search.groups, *(f"branch {name}" for name in self.pricer.branches)])
+        scored = (name for name in self.pricer.activations if name in importance.activations)
+        branches = (f"branch {name}" for name in self.pricer.branches)
+        self.refresh([*search.groups, *branches, *(f"activation {name}" for name in scored)])
 
     def best(self, needed: float) -> _Candidate | None:
         """The move with the least loss per saved cost, of those that save anything."""
@@ -156,17 +162,25 @@ class _Table:
             self.closed |= {move.where}
             self.stale = set(self.candidates)
             self.refresh([f"branch {move.where}"])
+        elif move.kind == "activation":
+            self.closed |= {move.where}
+            self.stale |= self.search.near(self.search.around[move.where]) & set(self.candidates)
+            self.refresh([f"activation {move.where}"])
         else:
             self.is_open[list(move.closed)] = False
-            self.stale |= self.search.near(move.where)
+            self.stale |= self.search.near(self.search.touched[move.where]) & set(self.candidates)
             self.refresh([move.where])
 
     def refresh(self, keys: list[str]) -> None:
         """Find and price the moves of some groups and branches, all at once, so that new layers are measured together."""
         found: dict[str, list[_Unpriced]] = {}
         for key in keys:
-            group = self.search.groups.get(key)
-            found[key] = self._narrower(group) if group is not None else self._without(key.removeprefix("branch "))
+            if key in self.search.groups:
+                found[key] = self._narrower(self.search.groups[key])
+            elif key.startswith("activation "):
+                found[key] = self._linear(key.removeprefix("activation "))
+            else:
+                found[key] = self._without(key.removeprefix("branch "))
         self.pricer.prices(shape for some in found.values() for move in some for shape in move.after)
         for key, some in found.items():
             layers = some[0].layers if some else []
@@ -191,11 +205,24 @@ class _Table:
     def _without(self, name: str) -> list[_Unpriced]:
         """The move that closes a branch, if it is not closed and does not lie in one that is."""
         branches = self.pricer.branches
-        if name in self.closed or any(branches[name].add in branches[c].nodes for c in self.closed):
+        if name in self.closed or self._gone(branches[name].add):
             return []
         move = Move(kind="branch", where=name, closed=(0,), loss=self.importance.branches[name], saved_ms=0.0)
         layers = self.search.owned[name]
         return [_Unpriced(move, layers, self.pricer.shapes(self.is_open, self.closed | {name}, layers))]
+
+    def _linear(self, name: str) -> list[_Unpriced]:
+        """The move that closes an activation, if it is still there and no neighbour is closed."""
+        if self.closed & {name, *self.pricer.beside(name)} or self._gone(self.pricer.activations[name].node):
+            return []
+        move = Move(kind="activation", where=name, closed=(0,), loss=self.importance.activations[name], saved_ms=0.0)
+        layers = self.search.around[name]
+        return [_Unpriced(move, layers, self.pricer.shapes(self.is_open, self.closed | {name}, layers))]
+
+    def _gone(self, node: fx.Node) -> bool:
+        """Whether a node lies in a closed branch."""
+        branches = self.pricer.branches
+        return any(node in branches[name].nodes for name in self.closed if name in branches)
 
 
 def _rank(candidate: _Candidate, needed: float) -> tuple[float, float, str]:

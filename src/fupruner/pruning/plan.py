@@ -22,6 +22,9 @@ from fupruner.pruning.pricing import Open, Pricer
 from fupruner.pruning.scores import require_finite
 from fupruner.records import Move, Plan
 
+GIVEN_AWAY = 0.7
+"""What a wider width may cost: this share of the time that its multiply-adds take elsewhere in the same layers."""
+
 
 @dataclass(frozen=True)
 class GatePlan:
@@ -138,7 +141,10 @@ class Planner:
         return order[: len(group.units) - width]
 
     def _widen(self, importance: Importance, moves: list[Move]) -> list[Move]:
-        """Widen groups, step by step, as long as that makes the network no slower: such widths only cost accuracy."""
+        """Widen groups, step by step, as long as that costs no time, or much less than the work it gives back.
+
+        Such narrow widths cost accuracy and save next to nothing.
+        """
         groups = {group.name: group for group in self.network.groups.prunable}
         is_open, _ = self.search.gates(moves)
         kept = []
@@ -146,18 +152,23 @@ class Planner:
             group = groups[move.where]
             shut = np.array(move.closed)
             layers, step = self.search.touched[group.name], _step(group, self.alignment)
-            now = sum(self.pricer.prices(self.pricer.shapes(is_open, frozenset(), layers)))
+            now, work = self._time_and_work(is_open, layers)
             while len(shut):
                 fewer = self._least(group, importance, min(len(group.units), len(group.units) - len(shut) + step))
                 is_open[shut], is_open[fewer] = True, False
-                after = sum(self.pricer.prices(self.pricer.shapes(is_open, frozenset(), layers)))
-                if after > now:
+                after, more = self._time_and_work(is_open, layers)
+                if after > now * (1 + GIVEN_AWAY * (more / max(1, work) - 1)):
                     is_open[shut] = False
                     break
-                shut, now = fewer, after
+                shut, now, work = fewer, after, more
             if len(shut):
                 kept.append(channel_move(group.name, shut, importance))
         return kept
+
+    def _time_and_work(self, is_open: Open, layers: list[int]) -> tuple[float, int]:
+        """Predicted time and multiply-adds of some layers."""
+        shapes = self.pricer.shapes(is_open, frozenset(), layers)
+        return sum(self.pricer.prices(shapes)), sum(shape.macs for shape in shapes if shape is not None)
 
     def _gate_plan(self, importance: Importance, budget: str, moves: list[Move] | tuple[Move, ...]) -> GatePlan:
         """Write a plan down; what each move saves is priced in the order in which they are made."""

@@ -15,6 +15,7 @@ from fupruner.graph import edit
 from fupruner.graph.cost import PricedLayer
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.graph.shapes import shape_of
+from fupruner.pruning.activations import merged_shape
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import Group, channel_axis
 from fupruner.pruning.labels import Labels
@@ -39,6 +40,16 @@ class _Priced:
     axis_out: int
 
 
+@dataclass(frozen=True)
+class _Chain:
+    """An activation with the layers around it, by index; ``own`` is ``first`` where a runtime merges the activation into that."""
+
+    name: str
+    first: int
+    own: int
+    second: int
+
+
 class Pricer:
     """Predicts the time of a network for any state of its gates.
 
@@ -52,11 +63,23 @@ class Pricer:
         self.layers = [self._priced(layer) for layer in network.layers]
         self.known: dict[LayerShape, float] = {}
         self.branches = {branch.name: branch for branch, _ in network.branches}
+        self.activations = {activation.name: activation for activation, _ in network.activations}
+        self.chains = self._chains()
         self.by_unit: dict[int, set[int]] = {}
         for i, priced in enumerate(self.layers):
             for units in (priced.inputs, priced.outputs):
                 for unit in () if units is None else np.unique(units).tolist():
                     self.by_unit.setdefault(unit, set()).add(i)
+
+    def _chains(self) -> dict[int, list[_Chain]]:
+        """By layer: the activations that it makes, is or is made for, with the layers before and after each."""
+        index = {node: i for i, priced in enumerate(self.layers) for node in (priced.layer.node, *priced.layer.merged)}
+        chains: dict[int, list[_Chain]] = {}
+        for name, activation in self.activations.items():
+            chain = _Chain(name, *(index[n] for n in (activation.first, activation.node, activation.second)))
+            for i in {chain.first, chain.own, chain.second}:
+                chains.setdefault(i, []).append(chain)
+        return chains
 
     def _priced(self, layer: PricedLayer) -> _Priced:
         node = layer.node
@@ -93,20 +116,34 @@ class Pricer:
 
         Args:
             is_open: (units,) open units.
-            closed: names of closed branches.
+            closed: names of closed branches and activations.
             which: indices of layers; all when None.
         """
         dead, adds = self._dead(closed)
-        return [
-            self._shape(self.layers[i], is_open, dead, adds)
-            for i in (range(len(self.layers)) if which is None else which)
-        ]
+        found = []
+        for i in range(len(self.layers)) if which is None else which:
+            chain = next((c for c in self.chains.get(i, ()) if c.name in closed), None)
+            if chain is None:
+                found.append(self._shape(self.layers[i], is_open, dead, adds))
+            else:
+                found.append(self._without_activation(i, chain, is_open, dead, adds))
+        return found
 
     def _dead(self, closed: frozenset[str]) -> tuple[set[fx.Node], set[fx.Node]]:
-        dead: set[fx.Node] = set()
-        for name in closed:
-            dead |= self.branches[name].nodes
-        return dead, {self.branches[name].add for name in closed}
+        branches = [self.branches[name] for name in closed if name in self.branches]
+        return set().union(*(branch.nodes for branch in branches)), {branch.add for branch in branches}
+
+    def _without_activation(
+        self, i: int, chain: _Chain, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]
+    ) -> LayerShape | None:
+        """Shape of a layer beside a closed activation: the second one takes the first one in, if that is less work."""
+        first, second = (self._shape(self.layers[j], is_open, dead, adds) for j in (chain.first, chain.second))
+        merged = merged_shape(first, second) if first is not None and second is not None else None
+        if i == chain.second:
+            return merged or second
+        if i == chain.own != chain.first or merged is not None or first is None:
+            return None
+        return dataclasses.replace(first, activation="") if chain.own == chain.first else first
 
     @staticmethod
     def _shape(priced: _Priced, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]) -> LayerShape | None:
@@ -159,12 +196,21 @@ class Pricer:
             if priced.layer.node in branch.nodes or branch.add in (priced.layer.node, *priced.layer.merged)
         ]
 
+    def layers_of_activation(self, name: str) -> list[int]:
+        """Layers that change when an activation closes: itself and those that it stands between."""
+        return sorted(i for i, chains in self.chains.items() if any(chain.name == name for chain in chains))
+
+    def beside(self, name: str) -> set[str]:
+        """Other activations that share a layer with one: of such neighbours only one may close."""
+        return {c.name for i in self.layers_of_activation(name) for c in self.chains[i]} - {name}
+
     def touched(self, group: Group) -> list[int]:
         """Layers whose shape depends on a group."""
         found: set[int] = set()
         for unit in group.units.tolist():
             found |= self.by_unit.get(unit, set())
-        return sorted(found)
+        chains = [chain for i in found for chain in self.chains.get(i, ())]
+        return sorted(found.union(*((c.first, c.own, c.second) for c in chains)))
 
 
 def _with_channels(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,13 @@ class Importance:
         criterion: the function that made them.
         units: (units,) predicted loss increase of closing each unit alone; they add up over a bundle.
         branches: the same for whole branches, by name.
+        activations: the same for activations; those without a score are left alone.
     """
 
     criterion: str
     units: Scores
     branches: dict[str, float]
+    activations: dict[str, float] = field(default_factory=dict)
 
 
 def require_finite(scores: Scores, criterion: str) -> None:

@@ -1,4 +1,4 @@
-"""Slimming: cut closed channels and branches out of a gated network, exactly.
+"""Slimming: cut closed channels, branches and activations out of a gated network, exactly.
 
 Closed units are zero everywhere in their group (see ``gates``), so the filters that make them, the weights that read them
 and their places in norms and constants can be cut without changing the function.
@@ -21,7 +21,7 @@ from fupruner.graph import edit, shapes
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
-from fupruner.pruning.gates import Gate, GatedNetwork
+from fupruner.pruning.gates import ActivationGate, Gate, GatedNetwork
 from fupruner.pruning.groups import channel_axis
 from fupruner.pruning.labels import Labelling
 from fupruner.pruning.operators import INSTANCE_NORMS
@@ -43,6 +43,7 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
     copied, labelling = _copy(network)
     cut = _Cut(copied, labelling, network.is_open)
     _bypass_branches(network, copied)
+    _bypass_activations(network, copied)
     edit.clean(copied)
     alive = set(copied.graph.nodes)
     for node in list(copied.graph.nodes):
@@ -67,6 +68,17 @@ def _bypass_branches(network: GatedNetwork, copied: fx.GraphModule) -> None:
             edit.bypass(add, right if left is by_name[calls[gate]] else left)
 
 
+def _bypass_activations(network: GatedNetwork, copied: fx.GraphModule) -> None:
+    """Let what reads the gate of an activation read the activation, or where it is closed, what that reads."""
+    by_name = {n.name: n for n in copied.graph.nodes}
+    calls = {edit.module_of(network.graph_module, n): n.name for n in network.graph_module.graph.nodes}
+    for activation, gate in network.activations:
+        node = by_name.get(calls[gate])  # gone with its branch
+        if node is not None and not edit.is_erased(node):
+            activated, source = node.all_input_nodes
+            edit.bypass(node, source if activation.name in network.closed_branches else activated)
+
+
 def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:
     """Copy the graph and carry the labelling over to the copy's nodes by name."""
     copied = edit.clone(network.graph_module)
@@ -79,7 +91,8 @@ def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:
     new.labels = {by_name[n.name]: labels for n, labels in old.labels.items() if n.name in by_name}
     new.tuples = {by_name[n.name]: parts for n, parts in old.tuples.items() if n.name in by_name}
     for node in copied.graph.nodes:  # a gate carries the labels of what it gates
-        if isinstance(edit.module_of(copied, node), Gate) and node.all_input_nodes[0] in new.labels:
+        module = edit.module_of(copied, node)
+        if isinstance(module, Gate | ActivationGate) and node.all_input_nodes[0] in new.labels:
             new.labels[node] = new.labels[node.all_input_nodes[0]]
     return copied, new
 

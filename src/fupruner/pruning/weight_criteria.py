@@ -1,7 +1,7 @@
 """Importance from weights alone. Scores are shares of a layer: they order gates but predict no loss.
 
 The shares of one layer's filters add up to 1. A unit's score is the sum over the layers that make it; a branch's score is
-1 for its largest layer, so that a branch costs as much as all filters of a layer.
+1 for its largest layer, so that a branch costs as much as all filters of a layer; so does an activation.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def bn_scale(network: GatedNetwork, task: CalibrationData | None = None, images:
         raise InputError("The importance bn-scale needs batch norms; this network has none.", hint="Choose l1 or l2.")
     weights, branches = _shares(network, WEIGHTED, lambda layer: filters_of(layer).abs().sum(1))
     require_finite(total, "bn-scale")
-    return Importance("bn-scale", np.where(total > 0, total, weights), branches)
+    return Importance("bn-scale", np.where(total > 0, total, weights), branches, _activations(network))
 
 
 def random(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
@@ -71,7 +71,12 @@ def _hashes(filters: Tensor) -> Tensor:
 def _importance(network: GatedNetwork, criterion: str, figure: Callable[[Tensor], Tensor]) -> Importance:
     units, branches = _shares(network, WEIGHTED, lambda layer: figure(filters_of(layer)))
     require_finite(units, criterion)
-    return Importance(criterion, units, branches)
+    return Importance(criterion, units, branches, _activations(network))
+
+
+def _activations(network: GatedNetwork) -> dict[str, float]:
+    """Weights do not say what an activation is worth: as much as all filters of the layer that it follows."""
+    return {activation.name: 1.0 for activation, _ in network.activations}
 
 
 def _shares(
