@@ -118,10 +118,9 @@ class _Pass:
         self.gated = {node.name: node for node in network.graph_module.graph.nodes}
         readers = {node: [node, *node.all_input_nodes] for node in slimmed.graph.nodes}
         self.twins = {node: [self.twin[n.name] for n in read if n.name in self.twin] for node, read in readers.items()}
-        for node, read in self.twins.items():
-            read += (
-                self.twin[node.name].all_input_nodes[:1] if node.name in self.twin else []
-            )  # behind a closed activation
+        for node in readers:
+            if node.name in self.twin:  # behind a closed activation the original reads another node
+                self.twins[node] += self.twin[node.name].all_input_nodes[:1]
         twins = [twin for read in self.twins.values() for twin in read]
         self.small, self.large = Replay(slimmed, inputs), Replay(original, inputs, kept=twins)
         self.ahead: Iterator[fx.Node] = iter(original.graph.nodes)
