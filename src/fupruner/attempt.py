@@ -201,7 +201,7 @@ def _ship(
     target, inputs = setting.target, setting.example_inputs
     setting.progress.stage(f"attempt {number}: fuse, export, measure", None)
     fused, fusion = fuse_graph(slimmed, inputs, setting.options.fusion, cost_model=target.cost_model())
-    file = setting.folder / f"attempt-{number}.onnx"
+    file = setting.folder / f"attempt-{number}{target.suffix}"
     target.export(fused, inputs, file)
     comparison = target.compare([setting.baseline_file, file], inputs, threads=setting.options.threads)
     size = cost.figures(fused)

@@ -214,7 +214,7 @@ class PruningCallback:
     def _speedup(self, module: fx.GraphModule) -> float:
         """Measured in turn with the original, as both ship."""
         with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
-            file = Path(folder) / "original.onnx"
+            file = Path(folder) / f"original{self.target.suffix}"
             self.target.export(self.original, self.example_inputs, file)
             return measured_speedup(self.target, file, module, self.example_inputs)
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
+
+import torch
+from torch import nn
 
 from fupruner import __version__
 from fupruner.attempt import Outcome, Setting
 from fupruner.checkpoints import Checkpoints
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.save import save_pt2
-from fupruner.records import Figures, Requirement, Summary
+from fupruner.records import Fact, Figures, Requirement, Shipped, Summary
 from fupruner.results import RunResult
 from fupruner.run_folder import RunFolder, write_bytes_atomically
+from fupruner.training.outputs import as_tuple
+from fupruner.training.task import Predict, Task, evaluating
+
+AGREEMENT_IMAGES = 512
+"""Training images on which the shipped file is compared with the module."""
 
 
 def finish(
@@ -21,7 +30,7 @@ def finish(
     """Put the best network into place, time its layers, and write result and report."""
     target, inputs = setting.target, setting.example_inputs
     setting.progress.stage("write the result", None)
-    shipped = run.file("model.onnx")
+    shipped = run.file("model" + target.suffix)
     if best is None:
         setting.progress.note("No faster network met the requirement; the original is kept.")
         module, _ = fuse_graph(setting.graph, inputs, "basic")
@@ -36,6 +45,7 @@ def finish(
         name: target.layer_times(file, inputs) for name, file in (("before", setting.baseline_file), ("after", shipped))
     }
     run.write("layer_times.json", times)
+    run.write("shipped.json", _shipped(setting, module, shipped))
     requirement = Requirement(max_drop=setting.options.max_drop, satisfied=satisfied)
     summary = Summary(
         requirement=requirement, baseline=baseline, final=final, speedup=speedup, target=target.name, epochs=epochs, seconds=seconds,
@@ -52,7 +62,8 @@ def keep(setting: Setting, run: RunFolder, best: Outcome) -> None:
         return
 
     def write() -> None:
-        write_bytes_atomically(run.file("model.onnx"), best.file.read_bytes())
+        for file in best.file.parent.glob(f"{best.file.stem}.*"):
+            write_bytes_atomically(run.file("model" + file.name.removeprefix(best.file.stem)), file.read_bytes())
         save_pt2(best.module, setting.example_inputs, run.file("model.pt2"))
         run.write("plan.json", best.plan)
         run.write("fusion_after.json", best.fusion)
@@ -60,7 +71,7 @@ def keep(setting: Setting, run: RunFolder, best: Outcome) -> None:
 
     run.world.share(write)
     run.kept = best
-    run.best = f"{best.speedup:.2f}x at {best.figures.accuracy:.2f} %, in {run.path / 'model.onnx'}"
+    run.best = f"{best.speedup:.2f}x at {best.figures.accuracy:.2f} %, in {run.path / ('model' + best.file.suffix)}"
 
 
 def write_result(run: RunFolder, summary: Summary) -> None:
@@ -69,9 +80,36 @@ def write_result(run: RunFolder, summary: Summary) -> None:
     from fupruner.report.html import write_report  # noqa: PLC0415 - plotly is heavy and needed only here
 
     write_report(run.path)
-    for leftover in run.path.glob("attempt-*.onnx"):
+    for leftover in run.path.glob("attempt-*.*"):
         leftover.unlink()
     Checkpoints(run.path).clear()
+
+
+def _shipped(setting: Setting, module: nn.Module, file: Path) -> Shipped:
+    """What is shipped, and what the device's tools and the module itself say about it."""
+    target = setting.target
+    beside = sorted(path.name for path in file.parent.glob(f"{file.stem}.*") if path != file and path.suffix != ".pt2")
+    return Shipped(
+        files=(file.name, *beside), ships=target.ships, precision=target.precision, judged_in=target.judged_in, recipe=target.recipe,
+        before=tuple(target.inspect(setting.baseline_file)),
+        after=(*target.inspect(file), *agreement(setting.task, module, lambda x: target.predict(file, x), target.judged_in)),
+    )  # fmt: skip
+
+
+def agreement(task: Task, module: nn.Module, predict: Predict, judged_in: str) -> list[Fact]:
+    """On how many training images the shipped file picks the same class as the module; nothing where outputs are no classes."""
+    same, total = 0, 0
+    for batch in task.calibration_batches(AGREEMENT_IMAGES):
+        images = task.inputs(batch)
+        with torch.no_grad(), evaluating(module) as network:
+            expected = as_tuple(network(images))
+        found = as_tuple(predict(images))
+        if len(expected) != 1 or expected[0].dim() != 2 or found[0].shape != expected[0].shape:
+            return []
+        same += int((found[0].argmax(1) == expected[0].argmax(1).cpu()).sum())
+        total += len(found[0])
+    text = f"{100 * same / total:.2f} % of {total} images" if total else ""
+    return [Fact(name="same class as PyTorch", value=text, source=judged_in)] if total else []
 
 
 def hardware() -> str:

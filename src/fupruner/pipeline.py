@@ -133,7 +133,7 @@ def prune(
         return fuse_graph(slimmed, inputs, fusion, cost_model=cost_model)[0]
 
     with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
-        original = Path(folder) / "original.onnx"
+        original = Path(folder) / f"original{device.suffix}"
         device.export(graph, inputs, original)
         if speedup is not None:
             plan = verified_plan(planner, scores, speedup, device, original, inputs, finish=as_shipped)
@@ -142,15 +142,15 @@ def prune(
             chosen = planner.uniform(scores, ratio or 0.0)
             network.set(chosen.is_open, chosen.closed_branches)
             module, record = as_shipped(network, slim(network, inputs)), chosen.record
-            _require_faster(measured_speedup(device, original, module, inputs), ratio or 0.0)
+            _require_faster(measured_speedup(device, original, module, inputs), ratio or 0.0, device.grade)
     return PruneResult(module, record, tuple(group.record() for group in network.groups.groups))
 
 
-def _require_faster(measured: float, ratio: float) -> None:
+def _require_faster(speedup: float, ratio: float, grade: str) -> None:
     """Refuse to hand out a network that is clearly slower than the original; timing noise is a few percent."""
-    if measured < 1 - SLOWER:
+    if speedup < 1 - SLOWER:
         raise InputError(
-            f"Pruned at ratio {ratio:g} the network is slower than the original: {measured:.2f}x measured.",
+            f"Pruned at ratio {ratio:g} the network is slower than the original: {speedup:.2f}x {grade}.",
             hint="Ask for a speed-up instead of a ratio; then only what saves time is removed.",
         )
 
@@ -177,12 +177,12 @@ def export(module: Model, example_inputs: Example, path: str | Path, target: str
 def measure(
     path_or_module: str | Path | nn.Module, example_inputs: Example, target: str = "cpu", *, threads: int = 1
 ) -> Measurement:
-    """Time a network, or a file that was exported before, at batch 1 in the target's runtime."""
+    """Time a network, or a file that was exported before, at batch 1 in the target's runtime; estimated where that is not here."""
     inputs, device = example_tuple(example_inputs), get_target(target)
     if not isinstance(path_or_module, nn.Module):
         return device.compare([Path(path_or_module)], inputs, threads=threads).measurements[0]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
+        file = Path(folder) / f"model{device.suffix}"
         device.export(path_or_module, inputs, file)
         return device.compare([file], inputs, threads=threads).measurements[0]
 
@@ -260,7 +260,7 @@ def carry_out(
         recorded = RecordedTask(task, trainer.journal, lambda: trainer.is_current)
         progress = Catching(progress, lambda: trainer.is_catching_up)
         setting = Setting(
-            graph, inputs, recorded, target, options, run.file("baseline.onnx"), run.path, progress, trainer
+            graph, inputs, recorded, target, options, run.file("baseline" + target.suffix), run.path, progress, trainer
         )
         baseline = _baseline(setting)
         run.event("baseline", **baseline.model_dump())

@@ -14,8 +14,8 @@ from fupruner.graph.layer_shape import LayerShape
 from fupruner.journal import Journal
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
-from fupruner.records import Comparison, LayerTime, Metric
-from fupruner.targets.base import CostModel, ExportResult, Target
+from fupruner.records import Comparison, Fact, LayerTime, Metric
+from fupruner.targets.base import CostModel, ExportResult, Target, Tool
 from fupruner.targets.price_cache import layer_key
 from fupruner.training.outputs import Outputs
 from fupruner.training.task import Predict, Task
@@ -32,16 +32,17 @@ class RecordedTarget(Target):
 
     def __init__(self, target: Target, journal: Journal) -> None:
         self.target, self.journal = target, journal
-        self.name, self.ships, self.precision, self.alignment = (
-            target.name,
-            target.ships,
-            target.precision,
-            target.alignment,
-        )
+        self.name, self.ships, self.suffix, self.precision = target.name, target.ships, target.suffix, target.precision
+        self.alignment, self.operators, self.grade = target.alignment, target.operators, target.grade
+        self.judged_in, self.recipe = target.judged_in, target.recipe
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write and check the file, in process 0."""
         return self.journal.world.share(lambda: self.target.export(module, example_inputs, path))
+
+    def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
+        """Check the file, in process 0."""
+        return self.journal.world.share(lambda: self.target.verify(module, example_inputs, path))
 
     def predict(self, path: Path, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run a file; asked for where an accuracy is computed, which is recorded as a whole."""
@@ -66,12 +67,27 @@ class RecordedTarget(Target):
         """The target's cost model, each layer priced once in a run."""
         return _RecordedCosts(self.target.cost_model(), self.journal)
 
+    def inspect(self, path: Path) -> list[Fact]:
+        """Ask the device's tools about a file, once."""
+        value = self.journal.once(
+            "inspect", lambda: [fact.model_dump(mode="json") for fact in self.target.inspect(path)]
+        )
+        return [Fact.model_validate(fact) for fact in value]
+
+    def tools(self) -> list[Tool]:
+        """The software behind the target."""
+        return self.target.tools()
+
+    def install(self) -> list[str]:
+        """Bring the target's tools, in process 0."""
+        return self.journal.world.share(self.target.install)
+
 
 @final
 class _RecordedCosts(CostModel):
     def __init__(self, costs: CostModel, journal: Journal) -> None:
         self._costs, self._journal = costs, journal
-        self.grade, self.source = costs.grade, costs.source
+        self.grade, self.source, self.overhead_ms = costs.grade, costs.source, costs.overhead_ms
 
     def price(self, layers: Sequence[LayerShape]) -> list[float]:
         keys = [layer_key(layer) for layer in layers]

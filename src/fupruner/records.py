@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Grade = Literal["measured", "table", "estimated"]
 
@@ -78,10 +78,10 @@ class Measurement(Record):
 
 
 class Comparison(Record):
-    """Several networks timed in turn in one process, so that drifts of the machine hit all of them alike.
+    """Several networks timed in turn in one process, so that drifts of the machine hit all of them alike; or all estimated.
 
     Attributes:
-        measurements: one per network, in the order given.
+        measurements: one per network, in the order given, all of one grade.
         speedups: median over rounds of (latency of the first / latency of this one); the first is 1.
         spreads: distance between the quartiles of those ratios.
     """
@@ -89,6 +89,14 @@ class Comparison(Record):
     measurements: tuple[Measurement, ...]
     speedups: tuple[float, ...]
     spreads: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_grade(self) -> Comparison:
+        """A ratio of a measurement to an estimate would mean nothing."""
+        grades = sorted({measurement.grade for measurement in self.measurements})
+        if len(grades) > 1:
+            raise ValueError(f"latencies of different grades cannot be compared: {', '.join(grades)}")
+        return self
 
 
 class Fired(Record):
@@ -225,11 +233,46 @@ class History(Record):
 
 
 class LayerTime(Record):
-    """Time of one operator of a network in the target's runtime."""
+    """Time of one operator of a network in the target's runtime, or an estimate of it."""
 
     name: str
     kind: str
     ms: float
+    grade: Grade = "measured"
+
+
+class Fact(Record):
+    """One thing that a device's own tools say about a network.
+
+    Attributes:
+        name: what it is about, for example ``stages``.
+        value: as written for people, with its unit.
+        source: the tool that said it.
+    """
+
+    name: str
+    value: str
+    source: str
+
+
+class Shipped(Record):
+    """What a run ships for its target, and what the device's own tools say about it.
+
+    Attributes:
+        files: names of what has to be shipped, the main file first.
+        ships, precision: of the target.
+        judged_in: the runtime in which accuracy was judged.
+        recipe: how the file is run on the device.
+        before, after: facts about the original and about the result.
+    """
+
+    files: tuple[str, ...]
+    ships: str
+    precision: str
+    judged_in: str
+    recipe: str
+    before: tuple[Fact, ...] = ()
+    after: tuple[Fact, ...] = ()
 
 
 class Figures(Record):
@@ -257,7 +300,7 @@ class Summary(Record):
     """The content of ``result.json``: the final word on a run.
 
     Attributes:
-        speedup: measured ratio baseline / final from interleaved runs.
+        speedup: ratio baseline / final, from interleaved runs where it was measured; else of estimates.
         epochs: epochs of training behind the final network.
         seconds: wall-clock time of the whole run.
     """

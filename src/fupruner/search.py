@@ -92,6 +92,6 @@ def _record(setting: Setting, run: RunFolder, baseline: Figures, outcomes: list[
     metric = setting.task.metric
     verdict = "meets" if rows[-1]["satisfied"] else "misses"
     setting.progress.note(
-        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x measured, {metric.text(rows[-1]['accuracy'])} "
+        f"attempt {rows[-1]['attempt']}: {rows[-1]['speedup']:.2f}x {setting.target.grade}, {metric.text(rows[-1]['accuracy'])} "
         f"({metric.difference(-rows[-1]['drop'])}): {verdict} the requirement"
     )

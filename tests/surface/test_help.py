@@ -18,7 +18,7 @@ FLAGS = {
     "prune": {"--data", "--help", "--input-shape", "--json", "--out", "--ratio", "--speedup", "--target", "--weights", "MODEL"},
     "bench": {"--help", "--json", "--target", "--threads", "FILE"},
     "export": {"--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
-    "targets": {"--help", "--json"},
+    "targets": {"--help", "--install", "--json"},
     "report": {"--help", "--json", "RUN"},
     "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},
     "init": {"--help"},

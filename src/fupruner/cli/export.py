@@ -31,11 +31,11 @@ def export(
 
     parse(target=target)
     new_folder(out)
-    get_target(target)
+    name = "model" + get_target(target).suffix
     with results_only(json):
         network = load_network(model, weights, input_shape)
         out.mkdir(parents=True, exist_ok=True)
-        result = fupruner.export(network.module, network.inputs, out / "model.onnx", target=target)
+        result = fupruner.export(network.module, network.inputs, out / name, target=target)
     if json:
         print_json({"files": [str(file) for file in result.files], "max_error": result.max_error})
         return

@@ -108,4 +108,6 @@ def _show(summary: Summary, out: Path) -> None:
     console.print(summary_table(summary))
     console.print(verdict(summary), style="green" if summary.requirement.satisfied else "yellow", markup=False)
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
-    console.print(f"Model:  {out / 'model.onnx'}  (and {out / 'model.pt2'} for PyTorch)", markup=False, soft_wrap=True)
+    shipped = read_run(out).shipped
+    main = shipped.files[0] if shipped else "model.onnx"
+    console.print(f"Model:  {out / main}  (and {out / 'model.pt2'} for PyTorch)", markup=False, soft_wrap=True)

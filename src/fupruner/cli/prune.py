@@ -57,9 +57,8 @@ def prune(
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
     parse(target=target, speedup=speedup)
-    new_file(out, (".onnx", ".pt2"))
+    new_file(out, (get_target(target).suffix, ".pt2"))
     not_the_input(out, model)
-    get_target(target)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json):
         network = load_network(model, weights, input_shape)

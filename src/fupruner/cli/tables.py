@@ -69,5 +69,6 @@ def latency_table(paths: Sequence[Path], comparison: Comparison) -> Table:
     ]
     first = comparison.measurements[0]
     threads = words.plural(first.threads, "thread")
-    title = f"Target {first.target}, {threads}, {first.source}, {first.runs} runs each, interleaved"
+    how = f"{first.runs} runs each, interleaved" if first.grade == "measured" else "nothing was measured"
+    title = f"Target {first.target}, {threads}, {first.source}, {how}"
     return table(title, ("file", "latency", "spread", "speed-up", "spread"), rows)

@@ -175,7 +175,7 @@ class Pricer:
 
     def total(self, is_open: Open, closed: frozenset[str]) -> float:
         """Milliseconds of the whole network."""
-        return sum(self.prices(self.shapes(is_open, closed)))
+        return self.cost_model.overhead_ms + sum(self.prices(self.shapes(is_open, closed)))
 
     def widths(self, is_open: Open, closed: frozenset[str]) -> dict[str, int]:
         """Output channels of every layer with weights by name; 0 where it is gone."""

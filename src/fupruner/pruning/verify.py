@@ -57,7 +57,7 @@ def measured_speedup(
         TargetError: the network cannot be exported, or a file cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
-        file = Path(folder) / "candidate.onnx"
+        file = Path(folder) / f"candidate{target.suffix}"
         target.export(module, example_inputs, file)
         return target.compare([baseline, file], example_inputs, threads=threads).speedups[1]
 

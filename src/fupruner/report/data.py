@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
-from fupruner.records import FusionLog, History, LayerTime, Metric, Plan, Record, Summary
+from fupruner.records import FusionLog, History, LayerTime, Metric, Plan, Record, Shipped, Summary
 
 
 class Attempt(Record):
@@ -72,6 +72,7 @@ class RunReport(Record):
     events: tuple[Event, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    shipped: Shipped | None = None
 
     @property
     def model(self) -> str:
@@ -95,6 +96,7 @@ FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "layer_times": ("layer_times.json", TypeAdapter(LayerTimes).validate_json),
     "events": ("events.jsonl", lambda text: TypeAdapter(tuple[Event, ...]).validate_python(_events(text))),
     "decisions": ("decisions.json", TypeAdapter(tuple[Decision, ...]).validate_json),
+    "shipped": ("shipped.json", TypeAdapter(Shipped).validate_json),
     "attempts": ("attempts.json", TypeAdapter(tuple[Attempt, ...]).validate_json),
 }
 """What each file of a run folder holds, and how it is read."""

@@ -6,22 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fupruner.records import FusionLog, Plan
+from fupruner.records import FusionLog, Plan, Shipped
 from fupruner.report import words
 from fupruner.report.charts import Chart, charts
 from fupruner.report.data import RunReport
-
-WITH_ONNX_RUNTIME = """\
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("model.onnx")
-entry = session.get_inputs()[0]
-shape = [size if isinstance(size, int) else 1 for size in entry.shape]
-images = np.zeros(shape, dtype=np.float32)  # prepare real images exactly as the original network got them
-scores = session.run(None, {entry.name: images})[0]
-print(scores.argmax(axis=1))
-"""
 
 WITH_PYTORCH = """\
 import fupruner
@@ -67,8 +55,9 @@ def headline(run: RunReport) -> str:
     if words.original_kept(run.summary):
         return f"No faster network found for {run.summary.target}"
     pace = f"{run.summary.speedup:.2f}x faster" if run.summary.speedup > 1 else f"{run.summary.speedup:.2f}x the speed"
+    grade = "" if new.latency_grade == "measured" else f" ({new.latency_grade})"
     before, after = map(run.metric.text, (old.accuracy, new.accuracy))
-    return f"{pace} on {run.summary.target}, {run.metric.name} {before} → {after}"
+    return f"{pace} on {run.summary.target}{grade}, {run.metric.name} {before} → {after}"
 
 
 def story(run: RunReport) -> str:
@@ -100,8 +89,9 @@ def sections(run: RunReport) -> list[Section]:
         _plan(run.plan) if run.plan else None,
         _fusion(run.fusion, "fusion", "Fusion") if run.fusion else None,
         _fusion(run.fusion_after, "fusion-after", "Fusion after pruning") if run.fusion_after else None,
+        _device(run.shipped) if run.shipped else None,
         _conditions(run),
-        _use(),
+        _use(run.shipped),
     ]
     return [part for part in parts if part]
 
@@ -170,8 +160,11 @@ def _times(run: RunReport, drawn: dict[str, Chart]) -> Section:
         )
         for name in dict.fromkeys([*old, *new])
     ]
+    measured = all(layer.grade == "measured" for layer in (*old.values(), *new.values()))
     lines = (
-        "Each operator timed inside the target's runtime; the sum need not equal the latency of the whole.",
+        "Each operator timed inside the target's runtime; the sum need not equal the latency of the whole."
+        if measured
+        else "Estimated for each operator by the target's cost model; nothing was measured on the device.",
         "Before and after are matched by the names that operators have in the exported files.",
     )
     table = Table("Times as a table", ("Layer", "Operator", "Before", "After"), rows, text_columns=2, folded=True)
@@ -292,9 +285,30 @@ def _conditions(run: RunReport) -> Section:
     return Section("conditions", "Options and conditions", tables=tuple(table for table in tables if table.rows))
 
 
-def _use() -> Section:
-    snippets = (Snippet("With ONNX Runtime", WITH_ONNX_RUNTIME), Snippet("With PyTorch", WITH_PYTORCH))
-    return Section("use", "Run the result", ("Both files lie next to this page.",), snippets=snippets)
+def _device(shipped: Shipped) -> Section:
+    lines = (
+        f"Ships as {shipped.ships}, {shipped.precision}: {', '.join(shipped.files)}.",
+        f"Accuracy was judged in {shipped.judged_in}.",
+    )
+    old = {fact.name: fact for fact in shipped.before}
+    new = {fact.name: fact for fact in shipped.after}
+    rows = [
+        (
+            name,
+            old[name].value if name in old else "",
+            new[name].value if name in new else "",
+            (new.get(name) or old[name]).source,
+        )
+        for name in dict.fromkeys([*old, *new])
+    ]
+    table = Table("What the tools say", ("", "Before", "After", "Source"), rows, text_columns=4)
+    return Section("device", "On the device", lines, tables=(table,) if rows else ())
+
+
+def _use(shipped: Shipped | None) -> Section:
+    on_device = (Snippet("On the device", shipped.recipe),) if shipped is not None else ()
+    snippets = (*on_device, Snippet("With PyTorch", WITH_PYTORCH))
+    return Section("use", "Run the result", ("The files lie next to this page.",), snippets=snippets)
 
 
 def _present(drawn: dict[str, Chart], *names: str) -> tuple[Chart, ...]:

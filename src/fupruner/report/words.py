@@ -81,7 +81,7 @@ def before_after(summary: Summary, metric: Metric = ACCURACY) -> list[Row]:
     return [
         (metric.title, metric.text(old.accuracy), metric.text(new.accuracy), metric.difference(gained)),
         ("Latency", latency(old), latency(new), change(old.latency_ms, new.latency_ms)),
-        ("Speed-up", "1.00x", f"{summary.speedup:.2f}x", ""),
+        ("Speed-up", "1.00x", speedup(summary), ""),
         ("Multiply-adds", count(old.macs), count(new.macs), change(old.macs, new.macs)),
         ("Parameters", count(old.params), count(new.params), change(old.params, new.params)),
     ]
@@ -90,6 +90,12 @@ def before_after(summary: Summary, metric: Metric = ACCURACY) -> list[Row]:
 def latency(figures: Figures) -> str:
     """Write a latency together with its grade; an estimate is never shown as a measurement."""
     return f"{milliseconds(figures.latency_ms)} ({figures.latency_grade})"
+
+
+def speedup(summary: Summary) -> str:
+    """Write a speed-up; one that was not measured says so."""
+    grade = summary.final.latency_grade
+    return f"{summary.speedup:.2f}x" + ("" if grade == "measured" else f" ({grade})")
 
 
 def operators(log: FusionLog) -> list[Row]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
-from fupruner.records import Comparison, Grade, LayerTime
+from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.training.outputs import Outputs
 
 
@@ -27,16 +27,37 @@ class ExportResult:
     max_error: float
 
 
+@dataclass(frozen=True)
+class Tool:
+    """A piece of software that a target uses.
+
+    Attributes:
+        name: what it is called.
+        purpose: what is done with it, in a few words.
+        found: version or place of what is here; empty where it is missing.
+        get: the command that brings it.
+        needed: whether nothing can be made for the target without it.
+    """
+
+    name: str
+    purpose: str
+    found: str
+    get: str
+    needed: bool = False
+
+
 class CostModel(ABC):
     """Predicts what layers cost on a device.
 
     Attributes:
         grade: how the figures were obtained; never ``measured``, that is kept for whole networks that ran.
         source: the runtime, or where the constants come from.
+        overhead_ms: what a run costs beside its layers, in milliseconds.
     """
 
     grade: Grade
     source: str
+    overhead_ms: float = 0.0
 
     @abstractmethod
     def price(self, layers: Sequence[LayerShape]) -> list[float]:
@@ -46,38 +67,79 @@ class CostModel(ABC):
 class Target(ABC):
     """A device with its runtime. Subclasses are final: they implement every method and override none.
 
+    Where the device itself is not here, ``compare`` and ``layer_times`` give estimates, and ``predict`` runs the file in the
+    nearest runtime that is here; ``grade`` and ``judged_in`` say so.
+
     Attributes:
         name: as given to ``--target``.
         ships: the file format.
+        suffix: ending of the main file, with the dot. What is shipped beside it has the same name and another ending.
         precision: of weights and activations as shipped.
         alignment: channel counts that are a multiple of this waste nothing.
+        operators: operators of the file format that the device runs; None where it runs all that the format has.
+        grade: of the latencies that ``compare`` gives.
+        judged_in: where ``predict`` runs, as written beside an accuracy.
+        recipe: how a file named ``model`` plus the suffix is run on the device, as commands or code.
     """
 
     name: str
     ships: str
+    suffix: str
     precision: str
     alignment: int
+    operators: frozenset[str] | None
+    grade: Grade
+    judged_in: str
+    recipe: str
 
     @abstractmethod
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
-        """Write the module in the target's format, run the file in the runtime and compare.
+        """Write the module in the target's format and verify the file.
 
         Raises:
-            TargetError: the format cannot express the module, or the file computes something else.
+            TargetError: the format or the device cannot express the module, or the file computes something else.
+        """
+
+    @abstractmethod
+    def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
+        """Run a shipped file where ``predict`` does; the largest difference from the module, relative to the largest output.
+
+        Raises:
+            TargetError: it is larger than the precision explains.
         """
 
     @abstractmethod
     def predict(self, path: Path, inputs: Tensor) -> Outputs:
-        """Run a shipped file on a batch (N, ...) in the target's runtime; its output, or a tuple of all of them."""
+        """Run a shipped file on a batch (N, ...) in the target's runtime, or the nearest one; its output, or all of them."""
 
     @abstractmethod
     def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:
-        """Time shipped files in turn at batch 1."""
+        """Latencies of shipped files at batch 1: timed in turn, or all of them estimated."""
 
     @abstractmethod
     def layer_times(self, path: Path, example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> list[LayerTime]:
-        """Time of each operator of a shipped file inside the runtime."""
+        """Time of each operator of a shipped file, inside the runtime or estimated."""
 
     @abstractmethod
     def cost_model(self) -> CostModel:
         """The cost model of this device."""
+
+    @abstractmethod
+    def inspect(self, path: Path) -> list[Fact]:
+        """What the device's own tools say about a shipped file; empty where they are not here or have nothing to say.
+
+        Raises:
+            TargetError: a tool failed or printed something that is not understood.
+        """
+
+    @abstractmethod
+    def tools(self) -> list[Tool]:
+        """The software behind this target, here or missing."""
+
+    @abstractmethod
+    def install(self) -> list[str]:
+        """Bring the tools that can be brought without an administrator; where they went, empty if there is nothing to bring.
+
+        Raises:
+            TargetError: something is missing that only the user can bring, or an installation failed.
+        """

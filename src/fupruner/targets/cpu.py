@@ -12,12 +12,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from fupruner.errors import InputError, TargetError
-from fupruner.records import Comparison, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Target
+from fupruner.errors import InputError
+from fupruner.records import Comparison, Fact, Grade, LayerTime, Measurement
+from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.check import arrays, batch_of, in_chunks, random_like, worst_error
 from fupruner.targets.latency_table import LatencyTable
 from fupruner.targets.node_names import file_names
-from fupruner.targets.onnx_file import float_inputs, inference_copy, third_party_quiet, write_onnx
+from fupruner.targets.onnx_file import float_inputs, write_onnx
 from fupruner.targets.profiler import node_times
 from fupruner.targets.runtime import Array, channel_block, name_feeds, open_session, run_session, runtime_name
 from fupruner.targets.timing import interleave, quartile_range
@@ -27,15 +28,33 @@ MAX_ERROR = 1e-3
 _CHUNK = 64
 
 
+_RECIPE = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+entry = session.get_inputs()[0]
+shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+images = np.zeros(shape, dtype=np.float32)  # prepare real images exactly as the original network got them
+scores = session.run(None, {entry.name: images})[0]
+print(scores.argmax(axis=1))
+"""
+
+
 class CpuTarget(Target):
     """ONNX files in float32, run by ONNX Runtime on this machine."""
 
     name = "cpu"
     ships = "ONNX"
+    suffix = ".onnx"
     precision = "float32"
+    operators = None
+    grade: Grade = "measured"
+    recipe = _RECIPE
 
     def __init__(self) -> None:
         self.alignment = channel_block()
+        self.judged_in = f"ONNX Runtime {onnxruntime.__version__}"
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write an ONNX file and check it in the runtime, at the example's batch size and at another one.
@@ -50,7 +69,21 @@ class CpuTarget(Target):
         """
         path = Path(path)
         write_onnx(module, example_inputs, path)
-        return ExportResult((path,), _verify(module, example_inputs, path))
+        return ExportResult((path,), self.verify(module, example_inputs, path))
+
+    def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
+        """Largest difference between module and file over three batches, relative to the largest output.
+
+        Raises:
+            TargetError: it is more than 1e-3.
+        """
+        session = open_session(Path(path))
+        examples, random = float_inputs(example_inputs), random_like(example_inputs, seed=1)
+        batches = (examples, random, batch_of(random, 3 if len(examples[0]) != 3 else 2))
+        hint = "If only some batch sizes fail, a reshape fixes the batch size; use x.shape[0] or -1."
+        return worst_error(
+            module, lambda a: run_session(session, name_feeds(session, a)), batches, path, allowed=MAX_ERROR, hint=hint
+        )
 
     def predict(self, path: Path, inputs: Tensor) -> Outputs:
         """Run a file on inputs (N, ...) with all threads that PyTorch may use; its output (N, ...), or all of them.
@@ -59,15 +92,13 @@ class CpuTarget(Target):
             TargetError: the file cannot be loaded, or does not take such inputs.
         """
         session = open_session(Path(path), torch.get_num_threads())
-        (array,) = _arrays((inputs,))
-        size = _fixed_batch(session) or _CHUNK
-        chunks: list[list[Array]] = []
-        for start in range(0, max(len(array), 1), size):
-            chunk = array[start : start + size]
-            whole = _padded(chunk, _fixed_batch(session) or len(chunk))
-            chunks.append([output[: len(chunk)] for output in run_session(session, name_feeds(session, [whole]))])
-        outputs = tuple(torch.from_numpy(np.concatenate(parts)) for parts in zip(*chunks, strict=True))
-        return outputs if len(outputs) > 1 else outputs[0]
+        fixed = _fixed_batch(session)
+        return in_chunks(
+            lambda chunk: run_session(session, name_feeds(session, [chunk])),
+            inputs,
+            fixed or _CHUNK,
+            fixed=fixed is not None,
+        )
 
     def compare(self, paths: Sequence[Path], example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> Comparison:
         """Time files in interleaved rounds at batch 1, on one fixed random input of the example's shape.
@@ -83,7 +114,7 @@ class CpuTarget(Target):
         """
         if not paths:
             raise InputError("There is no file to time.", hint="Give at least one ONNX file.")
-        single = _arrays(_batch_of(_random_like(example_inputs, seed=0), 1))
+        single = arrays(batch_of(random_like(example_inputs, seed=0), 1))
         sessions = [open_session(Path(path), threads) for path in paths]
         rounds = interleave([_runner(session, single) for session in sessions])
         ratios = rounds.times[:, :1] / rounds.times
@@ -113,7 +144,7 @@ class CpuTarget(Target):
         Raises:
             TargetError: the file cannot be loaded, or does not take such inputs.
         """
-        single = _arrays(_batch_of(_random_like(example_inputs, seed=0), 1))
+        single = arrays(batch_of(random_like(example_inputs, seed=0), 1))
         nodes = node_times(Path(path), single, threads=threads)
         graph = onnx.load(str(path), load_external_data=False).graph
         names = file_names(graph, [(node.name, node.kind) for node in nodes])
@@ -123,73 +154,31 @@ class CpuTarget(Target):
         """Times of single layers, measured on this machine when first asked for and kept on disk."""
         return LatencyTable()
 
+    def inspect(self, path: Path) -> list[Fact]:
+        """Nothing: the runtime is the tool, and it has timed the file."""
+        return []
 
-def _verify(module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
-    """Largest difference between module and file, relative to the largest output, over three batches."""
-    session = open_session(path)
-    network = inference_copy(module)
-    examples = float_inputs(example_inputs)
-    random = _random_like(examples, seed=1)
-    worst = 0.0
-    for inputs in (examples, random, _batch_of(random, 3 if len(examples[0]) != 3 else 2)):
-        expected = _module_outputs(network, inputs)
-        found = run_session(session, name_feeds(session, _arrays(inputs)))
-        error = _relative_error(expected, found)
-        if not error <= MAX_ERROR:
-            shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
-            raise TargetError(
-                f"{path} computes something else than the module: "
-                f"relative error {error:.3g} on {shapes}, allowed {MAX_ERROR:g}.",
-                hint="If only some batch sizes fail, a reshape fixes the batch size; use x.shape[0] or -1.",
+    def tools(self) -> list[Tool]:
+        """ONNX Runtime, which is always installed."""
+        return [
+            Tool(
+                "ONNX Runtime",
+                "checks and times files here",
+                onnxruntime.__version__,
+                "pip install onnxruntime",
+                needed=True,
             )
-        worst = max(worst, error)
-    return worst
+        ]
 
-
-def _module_outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> list[Array]:
-    with torch.no_grad(), third_party_quiet():
-        outputs: Any = network(*inputs)
-    return _arrays((outputs,) if isinstance(outputs, Tensor) else tuple(outputs))
-
-
-def _relative_error(expected: list[Array], found: list[Array]) -> float:
-    """Largest over the outputs of max |expected - found| / max |expected|; infinite where shapes differ."""
-    if [x.shape for x in expected] != [x.shape for x in found]:
-        return float("inf")
-    return max(
-        float(np.abs(a - b).max(initial=0) / max(np.abs(a).max(initial=0), 1e-12))
-        for a, b in zip(expected, found, strict=True)
-    )
-
-
-def _random_like(example_inputs: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
-    """Fixed noise in place of floating-point inputs; whole numbers stay, because they may be indices."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = float_inputs(example_inputs)
-    return tuple(torch.randn(x.shape, generator=generator) if x.is_floating_point() else x for x in inputs)
-
-
-def _batch_of(inputs: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
-    """The inputs at another batch size, samples repeated in turn."""
-    return tuple(x[torch.arange(size) % len(x)] for x in inputs)
-
-
-def _arrays(tensors: tuple[Tensor, ...]) -> list[Array]:
-    return [x.detach().cpu().contiguous().numpy() for x in float_inputs(tensors)]
+    def install(self) -> list[str]:
+        """Nothing: ONNX Runtime comes with FuPruner."""
+        return []
 
 
 def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
     """The batch size that a file was written for, or None where it takes any."""
     size = session.get_inputs()[0].shape[0]
     return size if isinstance(size, int) else None
-
-
-def _padded(chunk: Array, size: int) -> Array:
-    return (
-        np.concatenate([chunk, np.zeros((size - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        if len(chunk) < size
-        else chunk
-    )
 
 
 def _runner(session: onnxruntime.InferenceSession, arrays: list[Array]) -> Any:

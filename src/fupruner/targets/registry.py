@@ -17,9 +17,18 @@ from fupruner.targets.base import Target
 
 GROUP = "fupruner.targets"
 
-BUILT_IN = (EntryPoint(name="cpu", value="fupruner.targets.cpu:CpuTarget", group=GROUP),)
+BUILT_IN = tuple(
+    EntryPoint(name=name, value=f"fupruner.targets.{value}", group=GROUP)
+    for name, value in (
+        ("cpu", "cpu:CpuTarget"),
+        ("jetson-nano", "jetson.target:jetson_nano"),
+        ("jetson-tx2", "jetson.target:jetson_tx2"),
+        ("ncs", "myriad.target:ncs"),
+        ("ncs2", "myriad.target:ncs2"),
+    )
+)
 
-NOT_YET = ("jetson-tx2", "jetson-nano", "edge-tpu", "ncs", "ncs2", "openvino-cpu", "litert-cpu")
+NOT_YET = ("edge-tpu", "openvino-cpu", "litert-cpu")
 
 
 def target_names() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from fupruner.options import Options, write_options
 from fupruner.records import (
     EpochRecord,
+    Fact,
     Figures,
     Fired,
     FusionLog,
@@ -20,6 +21,7 @@ from fupruner.records import (
     Plan,
     Refusal,
     Requirement,
+    Shipped,
     Summary,
 )
 from fupruner.report.data import Attempt, Decision, LayerTimes
@@ -47,10 +49,22 @@ def build_run(folder: Path, layers: int = 20, epochs: int = 6, satisfied: bool =
     write_options(Options(speedup=2.0, seed=7), folder / "options.toml")
     _write_all(folder / "history.json", [history(1, epochs), history(2, epochs), history(3, epochs)])
     _write_all(folder / "attempts.json", attempts(satisfied))
+    _write(folder / "shipped.json", shipped())
     events = [{"time": "2000-01-01T00:00:00", "event": "started", "model": "TestNet"}]
     events += [{"time": f"2000-01-01T00:00:0{i}", "event": "test event", "number": i} for i in range(3)]
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     return folder
+
+
+def shipped() -> Shipped:
+    facts = {
+        name: (Fact(name="stages", value=f"{n} & more", source="made-up compiler"),)
+        for name, n in (("before", 40), ("after", 29))
+    }
+    return Shipped(
+        files=("model.onnx", "model.blob"), ships="ONNX", precision="float16", judged_in="a made-up runtime", recipe="run model.onnx",
+        **facts,
+    )  # fmt: skip
 
 
 def summary(satisfied: bool = True, epochs: int = 6) -> Summary:

@@ -93,6 +93,18 @@ def test_every_move_refusal_and_option_is_there(page: Outline) -> None:
         assert text in page.text
 
 
+def test_what_the_devices_tools_say_is_there(page: Outline) -> None:
+    for text in (
+        "40 & more",
+        "29 & more",
+        "made-up compiler",
+        "Accuracy was judged in a made-up runtime",
+        "run model.onnx",
+        "model.blob",
+    ):
+        assert text in page.text
+
+
 def test_original_kept_is_said_in_words(tmp_path: Path) -> None:
     run = read_run(build_run(tmp_path / "run"))
     same = run.summary.model_copy(update={"final": run.summary.baseline, "speedup": 1.0})

@@ -81,6 +81,16 @@ def test_latency_always_has_its_grade() -> None:
     assert rows["Latency"][1:3] == ("1.00 ms (measured)", "0.500 ms (measured)")
 
 
+def test_speedup_that_was_not_measured_says_so() -> None:
+    made = summary()
+    estimated = {
+        side: getattr(made, side).model_copy(update={"latency_grade": "estimated"}) for side in ("baseline", "final")
+    }
+    rows = {row[0]: row for row in words.before_after(made.model_copy(update=estimated))}
+    assert rows["Speed-up"][2].endswith("x (estimated)")
+    assert words.speedup(made).endswith("x")
+
+
 def test_operators_that_vanish_are_counted() -> None:
     rows = {row[0]: row for row in words.operators(fusion(layer_names(5)))}
     assert rows["BatchNorm2d"] == ("BatchNorm2d", "20", "0", "-20")

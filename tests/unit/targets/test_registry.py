@@ -59,7 +59,7 @@ def test_known_device_without_support_says_so_in_one_line(name: str) -> None:
 
 @pytest.mark.usefixtures("plug_ins")
 def test_target_of_another_package_is_found() -> None:
-    assert registry.target_names() == ("broken", "cpu", "odd", "tiny-board")
+    assert {"broken", "cpu", "odd", "tiny-board"} <= set(registry.target_names())
     assert registry.get_target("tiny-board").name == "tiny-board"
 
 
