@@ -1,0 +1,288 @@
+"""Cost models of devices against latencies that others published.
+
+Measured here: nothing on a device. Each row is a network whose latency somebody published (source beside it), at batch 1 and the
+stated input size. Estimated: the sum of the layers' estimates by this package's cost model, with its fitted constants taken from the other
+rows only (leave one out); a second column has the constants that ship. Printed per device: median absolute error and Spearman's
+rank correlation of the leave-one-out column, and the constants that a fit to all rows gives.
+
+    python benchmarks/cost_models.py [--device NAME ...] [--out benchmarks/results/cost_models]
+
+Architectures come from torchvision and timm (tests/requirements-zoo.txt), with random weights: they do not matter here. n = 1 published
+figure per row. About two minutes on one core, most of it for tracing the networks.
+"""
+
+# ruff: noqa: PLC0415 - networks are imported where they are needed
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize, nnls
+from scipy.stats import spearmanr
+from torch import nn
+
+from fupruner.graph.cost import layer_shapes
+from fupruner.graph.layer_shape import LayerShape
+from fupruner.graph.shapes import propagate
+from fupruner.graph.trace import trace
+from fupruner.targets.jetson import cost as jetson
+from fupruner.targets.myriad import cost as myriad
+
+LUXONIS = "docs.luxonis.com/hardware/platform/rvc/rvc2 (Myriad X, two inference threads)"
+NN_METER = "nn-Meter's stored predictions for the NCS2"
+TF_TO_TRT = "github.com/NVIDIA-AI-IOT/tf_to_trt_image_classification, TX2, FP16"
+TORCH2TRT = "github.com/NVIDIA-AI-IOT/torch2trt, Nano, FP16"
+SPARK = "github.com/kzzalews/sparkaisummit_movidius"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published latency in milliseconds."""
+
+    network: str
+    ms: float
+    source: str
+
+
+PUBLISHED = {
+    "ncs2": [
+        Row("resnet18", 19.7, LUXONIS),
+        Row("mobileone_s0", 11.1, LUXONIS),
+        Row("resnet18", 21.9, NN_METER),
+        Row("resnet34", 40.1, NN_METER),
+        Row("mobilenet_v1", 18.8, NN_METER),
+        Row("googlenet", 17.8, NN_METER),
+    ],
+    "jetson-tx2": [
+        Row("resnet50", 15.7, TF_TO_TRT),
+        Row("resnet152", 42.6, TF_TO_TRT),
+        Row("googlenet", 7.98, TF_TO_TRT),
+        Row("mobilenet_v1", 12.9, TF_TO_TRT),
+        Row("mobilenet_v1_025@128", 2.67, TF_TO_TRT),
+        Row("vgg16", 38.2, TF_TO_TRT),
+    ],
+    "jetson-nano": [
+        Row("resnet18", 11.4, TORCH2TRT),
+        Row("resnet50", 29.8, TORCH2TRT),
+        Row("resnet152", 72.3, TORCH2TRT),
+        Row("squeezenet1_1", 4.34, TORCH2TRT),
+        Row("vgg11", 55.1, TORCH2TRT),
+        Row("alexnet", 14.7, TORCH2TRT),
+    ],
+    "ncs": [Row("mobilenet_v1", 38.0, SPARK), Row("squeezenet1_1", 38.6, f"{SPARK} (33.8 to 43.3)")],
+}
+
+Rows = Sequence[tuple[str, Row]]
+Predict = Callable[[str, str], float]
+
+
+def mobilenet_v1(width: float = 1.0) -> nn.Module:
+    """MobileNetV1 as TensorFlow's model garden has it."""
+
+    def block(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        return [conv, nn.BatchNorm2d(outputs), nn.ReLU6()]
+
+    now = int(32 * width)
+    layers = block(3, now, 3, 2, 1)
+    for after, stride in (
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        *[(512, 1)] * 5,
+        (1024, 2),
+        (1024, 1),
+    ):
+        layers += [*block(now, now, 3, stride, now), *block(now, int(after * width), 1, 1, 1)]
+        now = int(after * width)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(now, 1001))
+
+
+@cache
+def torchvision_models() -> Any:
+    """Models of torchvision, also where its compiled part does not fit this build of torch (see tests/conftest.py)."""
+    try:
+        import torchvision
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARIES.append(library)
+        import torchvision
+    return torchvision.models
+
+
+_LIBRARIES: list[torch.library.Library] = []
+
+
+def make(name: str) -> nn.Module:
+    """A network with random weights."""
+    if name.startswith("mobilenet_v1"):
+        return mobilenet_v1(0.25 if name.endswith("025") else 1.0)
+    models = torchvision_models()
+    if name == "mobileone_s0":
+        import timm
+        from timm.utils.model import reparameterize_model
+
+        return reparameterize_model(timm.create_model(name))
+    return getattr(models, name)(**({"init_weights": False, "aux_logits": False} if name == "googlenet" else {}))
+
+
+@cache
+def layers_of(network: str) -> tuple[LayerShape, ...]:
+    """Layers of a network, norms merged; ``NAME@SIZE`` for an input size other than 224."""
+    name, _, size = network.partition("@")
+    image = torch.randn(1, 3, int(size or 224), int(size or 224))
+    graph = trace(make(name).eval(), (image,))
+    propagate(graph, (image,))
+    return tuple(layer.shape for layer in layer_shapes(graph))
+
+
+def predict_ncs2(pace: myriad.Pace) -> Predict:
+    """Milliseconds of a network with given paces."""
+    return lambda _, network: (
+        sum(myriad.parts(layer).total(pace) for layer in layers_of(network)) + myriad.MyriadX.overhead_ms
+    )
+
+
+def fit_ncs2(rows: Rows) -> tuple[myriad.Pace, Predict]:
+    """Least squares of relative errors: the two paces."""
+    sums = [
+        np.sum([[p.engine, p.depthwise, p.rest] for p in map(myriad.parts, layers_of(row.network))], axis=0)
+        for _, row in rows
+    ]
+    left = np.array([total[:2] / row.ms for total, (_, row) in zip(sums, rows, strict=True)])
+    right = np.array([(row.ms - total[2]) / row.ms for total, (_, row) in zip(sums, rows, strict=True)])
+    engine, depthwise = nnls(left, right)[0]
+    pace = myriad.Pace(float(engine), float(depthwise))
+    return pace, predict_ncs2(pace)
+
+
+JETSONS = {"jetson-tx2": jetson.TX2, "jetson-nano": jetson.NANO}
+EXPECTED = np.log([0.8, 0.55, 0.004, 0.6, 25e-6, 25e-6])
+"""Where a fit starts, and is held to with little weight: what such devices usually reach."""
+WEIGHT = 0.01
+
+
+def jetson_paces(values: Sequence[float]) -> dict[str, jetson.Pace]:
+    """Both devices share the efficiencies of TensorRT's kernels; launches differ, the published ones are of different versions."""
+    winograd, other, depthwise, traffic, tx2, nano = (float(v) for v in values)
+    return {
+        "jetson-tx2": jetson.Pace(winograd, other, depthwise, traffic, tx2),
+        "jetson-nano": jetson.Pace(winograd, other, depthwise, traffic, nano),
+    }
+
+
+def predict_jetson(paces: dict[str, jetson.Pace]) -> Predict:
+    """Milliseconds of a network with given paces."""
+    return lambda device, network: (
+        1e3 * sum(jetson.seconds(layer, JETSONS[device], paces[device]) for layer in layers_of(network))
+    )
+
+
+def fit_jetson(rows: Rows) -> tuple[dict[str, jetson.Pace], Predict]:
+    """Least squares of logarithms over both devices."""
+
+    def loss(values: Any) -> float:
+        predict = predict_jetson(jetson_paces(np.exp(values)))
+        errors = sum(np.log(predict(device, row.network) / row.ms) ** 2 for device, row in rows)
+        return float(errors + WEIGHT * np.sum((values - EXPECTED) ** 2))
+
+    found = minimize(loss, EXPECTED, method="Nelder-Mead", options={"maxiter": 900, "xatol": 1e-2, "fatol": 1e-4})
+    paces = jetson_paces(np.exp(found.x))
+    return paces, predict_jetson(paces)
+
+
+FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[Rows], tuple[Any, Predict]], Predict]] = {
+    "neural compute stick 2": (("ncs2",), fit_ncs2, predict_ncs2(myriad.Pace())),
+    "jetson": (
+        ("jetson-tx2", "jetson-nano"),
+        fit_jetson,
+        predict_jetson({"jetson-tx2": jetson.TX2_PACE, "jetson-nano": jetson.NANO_PACE}),
+    ),
+}
+
+
+def evaluate(
+    devices: Sequence[str], fit: Callable[[Rows], tuple[Any, Predict]], shipped: Predict
+) -> list[dict[str, Any]]:
+    """Leave-one-out and shipped estimates of every published row; rows of the same network are left out together."""
+    rows = [(device, row) for device in devices for row in PUBLISHED[device]]
+    results = []
+    for device, row in rows:
+        others = [(d, r) for d, r in rows if not (d == device and r.network == row.network)]
+        left_out = fit(others)[1](device, row.network)
+        results.append(
+            {
+                "device": device, "network": row.network, "published_ms": row.ms, "leave_one_out_ms": left_out,
+                "error": left_out / row.ms - 1, "shipped_ms": shipped(device, row.network), "source": row.source,
+            }
+        )  # fmt: skip
+    print("fit to all rows:", fit(rows)[0])
+    return results
+
+
+def show(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Print the table; median error and rank correlation per device."""
+    summary = {}
+    for device in dict.fromkeys(r["device"] for r in results):
+        rows = [r for r in results if r["device"] == device]
+        print(f"\n{device}\n{'network':22} {'published':>9} {'left out':>9} {'error':>7} {'shipped':>8}  source")
+        for r in rows:
+            times = f"{r['published_ms']:9.2f} {r['leave_one_out_ms']:9.2f} {100 * r['error']:+6.0f}% {r['shipped_ms']:8.2f}"
+            print(f"{r['network']:22} {times}  {r['source']}")
+        median = float(np.median([abs(r["error"]) for r in rows]))
+        rank = float(spearmanr([r["leave_one_out_ms"] for r in rows], [r["published_ms"] for r in rows]).statistic)
+        summary[device] = {"median_error": median, "rank_correlation": rank, "rows": len(rows)}
+        print(f"median error {100 * median:.0f}%, rank correlation {rank:.2f}, n = {len(rows)}")
+    return summary
+
+
+def ncs_rows() -> list[dict[str, Any]]:
+    """The older stick: two rows determine two constants, so nothing can be left out and no error is claimed."""
+    model = myriad.Myriad2()
+    return [
+        {"device": "ncs", "network": row.network, "published_ms": row.ms, "source": row.source,
+         "shipped_ms": model.overhead_ms + sum(model.price(layers_of(row.network)))}
+        for row in PUBLISHED["ncs"]
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Print the tables and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", nargs="*", default=None, help="only these")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cost_models")
+    arguments = parser.parse_args()
+    results: list[dict[str, Any]] = []
+    for devices, fit, shipped in FAMILIES.values():
+        if arguments.device is None or set(devices) & set(arguments.device):
+            results += evaluate(devices, fit, shipped)
+    summary = show(results)
+    older = ncs_rows() if arguments.device is None or "ncs" in arguments.device else []
+    for r in older:
+        print(
+            f"ncs {r['network']:18} published {r['published_ms']:.1f}, shipped {r['shipped_ms']:.1f} ms; no error is claimed"
+        )
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.with_suffix(".json").write_text(
+        json.dumps({"summary": summary, "rows": results, "ncs": older}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
