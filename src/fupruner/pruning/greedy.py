@@ -119,6 +119,11 @@ class Search:
                 is_open[list(move.closed)] = False
         return is_open, frozenset(m.where for m in moves if m.kind != "channels")
 
+    def layers_of(self, move: Move) -> list[int]:
+        """Layers that a move touches."""
+        kinds = {"branch": self.owned, "activation": self.around}
+        return kinds.get(move.kind, self.touched)[move.where]
+
     def near(self, layers: list[int]) -> set[str]:
         """Groups, branches and activations whose savings change when some layers do."""
         changed = set(layers)
@@ -164,11 +169,11 @@ class _Table:
             self.refresh([f"branch {move.where}"])
         elif move.kind == "activation":
             self.closed |= {move.where}
-            self.stale |= self.search.near(self.search.around[move.where]) & set(self.candidates)
+            self.stale |= self.search.near(self.search.layers_of(move)) & set(self.candidates)
             self.refresh([f"activation {move.where}"])
         else:
             self.is_open[list(move.closed)] = False
-            self.stale |= self.search.near(self.search.touched[move.where]) & set(self.candidates)
+            self.stale |= self.search.near(self.search.layers_of(move)) & set(self.candidates)
             self.refresh([move.where])
 
     def refresh(self, keys: list[str]) -> None:

@@ -181,14 +181,19 @@ class Planner:
         return GatePlan(record, state.is_open, state.closed)
 
     def _priced(self, moves: list[Move] | tuple[Move, ...]) -> State:
+        """What each move saves when they are made in this order; only the layers that it touches are priced."""
         done: list[Move] = []
-        before = self.baseline_ms
-        self.pricer.prices(self.pricer.shapes(*self.search.gates(moves)))
-        for i, move in enumerate(moves):
-            after = self.pricer.total(*self.search.gates(moves[: i + 1]))
+        is_open, closed = self.all_open.copy(), frozenset[str]()
+        for move in moves:
+            layers = self.search.layers_of(move)
+            before = sum(self.pricer.prices(self.pricer.shapes(is_open, closed, layers)))
+            if move.kind == "channels":
+                is_open[list(move.closed)] = False
+            else:
+                closed |= {move.where}
+            after = sum(self.pricer.prices(self.pricer.shapes(is_open, closed, layers)))
             done.append(move.model_copy(update={"saved_ms": before - after}))
-            before = after
-        return State(tuple(done), *self.search.gates(moves), before)
+        return State(tuple(done), is_open, closed, self.pricer.total(is_open, closed))
 
 
 def _require_share(ratio: float) -> None:

@@ -27,12 +27,12 @@ FEWEST = 1e-30
 
 def l1(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the absolute weights of its layers that a unit holds (Li et al., arXiv 1608.08710); needs no data."""
-    return _importance(network, "l1", lambda filters: filters.abs().sum(1))
+    return _importance(network, "l1", lambda filters: torch.linalg.vector_norm(filters, 1, dim=1))
 
 
 def l2(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
     """Share of the squared weights of its layers that a unit holds; needs no data."""
-    return _importance(network, "l2", lambda filters: filters.square().sum(1))
+    return _importance(network, "l2", lambda filters: torch.linalg.vector_norm(filters, dim=1).square())
 
 
 def geometric_median(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
@@ -40,7 +40,7 @@ def geometric_median(network: GatedNetwork, task: CalibrationData | None = None,
 
     A filter near the geometric median of its layer is the one that others replace best (He et al., arXiv 1811.00250).
     """
-    return _importance(network, "geometric-median", lambda filters: torch.cdist(filters, filters).sum(1))
+    return _importance(network, "geometric-median", lambda filters: torch.cdist(filters.double(), filters.double()).sum(1))
 
 
 def bn_scale(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
@@ -65,7 +65,7 @@ def random(network: GatedNetwork, task: CalibrationData | None = None, images: i
 
 
 def _hashes(filters: Tensor) -> Tensor:
-    return torch.tensor([zlib.crc32(row.numpy().tobytes()) / 2**32 for row in filters], dtype=torch.float64)
+    return torch.tensor([zlib.crc32(row.double().numpy().tobytes()) / 2**32 for row in filters], dtype=torch.float64)
 
 
 def _importance(network: GatedNetwork, criterion: str, figure: Callable[[Tensor], Tensor]) -> Importance:
@@ -90,7 +90,7 @@ def _shares(
         layer: Any = edit.module_of(network.graph_module, node)
         if not isinstance(layer, kinds) or node not in labelling.labels or layer.weight is None:
             continue
-        values = figure(layer)
+        values = figure(layer).double()
         shares = (values / values.sum().clamp_min(FEWEST)).numpy()
         np.add.at(total, labelling.unit_of[labelling.labels[node].ravel()], shares)
         per_layer[node] = float(shares.sum())
@@ -98,8 +98,8 @@ def _shares(
 
 
 def filters_of(layer: Any) -> Tensor:
-    """Weights of a layer by output channel, (out, everything else), in float64."""
-    weight: Tensor = layer.weight.detach().double()
+    """Weights of a layer by output channel, (out, everything else)."""
+    weight: Tensor = layer.weight.detach()
     if isinstance(layer, TRANSPOSED):
         weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)
