@@ -11,8 +11,8 @@ from fupruner.pruning.importance import l2
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.verify import measured_speedup, verified_plan
-from fupruner.records import Comparison, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Target
+from fupruner.records import Comparison, Fact, LayerTime, Measurement
+from fupruner.targets.base import CostModel, ExportResult, Target, Tool
 from unit.pruning import nets
 from unit.pruning.test_plan import ByWork
 
@@ -41,6 +41,18 @@ class Stubborn(Target):
         return Comparison(
             measurements=measurements, speedups=tuple(first / t for t in times), spreads=(0.0,) * len(times)
         )
+
+    def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
+        raise NotImplementedError
+
+    def inspect(self, path: Path) -> list[Fact]:
+        return []
+
+    def tools(self) -> list[Tool]:
+        return []
+
+    def install(self) -> list[str]:
+        return []
 
     def predict(self, path: Path, inputs: Tensor) -> Tensor:
         raise NotImplementedError
