@@ -14,22 +14,29 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.options import Options
 from fupruner.progress import Progress
+from fupruner.pruning.compensate import compensate
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.hints import hints
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
+from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup
 from fupruner.recorded import recorded_scores
 from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
 from fupruner.resumable import Trainer
 from fupruner.targets.base import Target
+from fupruner.training.features import Hints
 from fupruner.training.loop import make_optimizer
 from fupruner.training.meter import EpochResult, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
+
+COMPENSATION_IMAGES = 512
+"""Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Setting:
 
     Attributes:
         graph: the traced original; also the teacher. Never modified.
+        task: what the search looks at.
+        judge: the same task with validation data that the search does not look at, or ``task`` where there is none.
         baseline_file: the original as shipped, to be timed against.
         folder: where files of attempts go.
         trainer: trains networks, so that a run can be cut off anywhere; its journal keeps what is measured.
@@ -46,6 +55,7 @@ class Setting:
     graph: fx.GraphModule
     example_inputs: tuple[Tensor, ...]
     task: Task
+    judge: Task
     target: Target
     options: Options
     baseline_file: Path
@@ -122,14 +132,17 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     network, planner = make_planner(setting)
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
-    pruning = DynamicPruning(network, planner, scorer(setting), budget)
+    pruning = DynamicPruning(network, planner, scorer(setting), budget, _trader(setting, network, planner))
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
     log = _Log(setting, pruning=pruning)
     optimizer = make_optimizer(network.graph_module, options.weight_decay)
     slimmed = _prune(setting, pruning, log, optimizer, total)
     log.stage = "recover"
-    _train(setting, slimmed, log, None, budget.deadline, total, total)
+    learnt = hints(setting.graph, network, slimmed)
+    if options.compensate:
+        slimmed = compensate(network, slimmed, setting.graph, calibration_inputs(task))
+    _train(setting, slimmed, learnt, log, None, budget.deadline, total, total)
     assert pruning.plan is not None  # noqa: S101 - the deadline has passed
     history = History(attempt=number, asked_speedup=asked, epochs=tuple(log.epochs))
     return _ship(setting, slimmed, pruning.plan.record, history, tuple(pruning.decisions), number)
@@ -151,13 +164,29 @@ def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
     )
 
 
+def _trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callable[[Importance, float], float]:
+    """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in a run."""
+
+    def weigh(importance: Importance, speedup: float) -> float:
+        loss = compensated_loss(network, setting.graph, setting.task)
+        return best_weight(planner, importance, speedup, loss)
+
+    return lambda importance, speedup: float(setting.trainer.journal.once("weight", lambda: weigh(importance, speedup)))
+
+
+def calibration_inputs(task: Task, images: int = COMPENSATION_IMAGES) -> list[Tensor]:
+    """Inputs of calibration batches, for compensation."""
+    return [task.inputs(batch) for batch in task.calibration_batches(images)]
+
+
 def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Optimizer, total: int) -> fx.GraphModule:
     """Train between decisions; after the last one cut what is closed, and plan again if the cut network is too slow."""
     steps = pruning.schedule.steps()
     for step, until in zip(steps, [*steps[1:], None], strict=True):
         _say(setting, pruning.decide(step))
         if until is not None:
-            _train(setting, pruning.network.graph_module, log, optimizer, step, until, total)
+            network = pruning.network
+            _train(setting, network.graph_module, hints(setting.graph, network), log, optimizer, step, until, total)
     return freeze(pruning, setting.example_inputs, lambda cut: _speedup(setting, pruning, cut), setting.progress.note)
 
 
@@ -168,13 +197,14 @@ def _say(setting: Setting, decision: Decision) -> None:
 
 
 def _train(
-    setting: Setting, module: nn.Module, log: _Log, optimizer: Optimizer | None, start: int, stop: int, total: int
-) -> None:
+    setting: Setting, module: nn.Module, learnt: Hints, log: _Log, optimizer: Optimizer | None, start: int, stop: int, total: int
+) -> None:  # fmt: skip
     options = setting.options
     setting.trainer.train(
         module, setting.task, Schedule.over(total, options.learning_rate), start=start, stop=stop, optimizer=optimizer,
         weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
-        teacher=setting.graph if options.distill else None, on_skip=setting.progress.advance,
+        teacher=setting.graph if options.distill else None, hints=learnt if options.distill_features else None,
+        hint_weight=options.distill_features, on_skip=setting.progress.advance,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from fupruner.attempt import Outcome, Setting
 from fupruner.checkpoints import Checkpoints
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.save import save_pt2
-from fupruner.records import Fact, Figures, Requirement, Shipped, Summary
+from fupruner.judge import Verdict
+from fupruner.records import Fact, Requirement, Shipped, Summary
 from fupruner.results import RunResult
 from fupruner.run_folder import RunFolder, write_bytes_atomically
 from fupruner.training.outputs import as_tuple
@@ -24,11 +25,9 @@ AGREEMENT_IMAGES = 512
 """Training images on which the shipped file is compared with the module."""
 
 
-def finish(
-    setting: Setting, run: RunFolder, baseline: Figures, best: Outcome | None, satisfied: bool, seconds: float
-) -> RunResult:
+def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -> RunResult:
     """Put the best network into place, time its layers, and write result and report."""
-    target, inputs = setting.target, setting.example_inputs
+    target, inputs, best = setting.target, setting.example_inputs, verdict.best
     setting.progress.stage("write the result", None)
     shipped = run.file("model" + target.suffix)
     if best is None:
@@ -36,24 +35,26 @@ def finish(
         module, _ = fuse_graph(setting.graph, inputs, "basic")
         target.export(module, inputs, shipped)
         run.world.share(lambda: save_pt2(module, inputs, run.file("model.pt2")))
-        final, speedup, epochs = baseline, 1.0, 0
+        run.world.share(lambda: _forget_the_best(run))
+        speedup, epochs = 1.0, 0
     else:
-        module, final, speedup, epochs = best.module, best.figures, best.speedup, setting.options.epochs
-        baseline = baseline.model_copy(update={"latency_ms": best.baseline_ms})  # timed in turn with the final one
+        module, speedup, epochs = best.module, best.speedup, setting.options.epochs
         keep(setting, run, best)
     times = {
         name: target.layer_times(file, inputs) for name, file in (("before", setting.baseline_file), ("after", shipped))
     }
     run.write("layer_times.json", times)
     run.write("shipped.json", _shipped(setting, module, shipped))
-    requirement = Requirement(max_drop=setting.options.max_drop, satisfied=satisfied)
+    run.write("judgement.json", verdict.judgement)
+    requirement = Requirement(max_drop=setting.options.max_drop, satisfied=verdict.satisfied)
     summary = Summary(
-        requirement=requirement, baseline=baseline, final=final, speedup=speedup, target=target.name, epochs=epochs, seconds=seconds,
-        hardware=hardware(), version=__version__,
+        requirement=requirement, baseline=verdict.baseline, final=verdict.final, speedup=speedup, target=target.name, epochs=epochs,
+        seconds=seconds, hardware=hardware(), version=__version__,
     )  # fmt: skip
-    run.event("finished", satisfied=satisfied, speedup=speedup)
+    run.event("finished", satisfied=verdict.satisfied, speedup=speedup)
     run.world.share(lambda: write_result(run, summary))
-    return RunResult(module, best.plan if best else None, baseline, final, speedup, satisfied, run.path)
+    plan = best.plan if best else None
+    return RunResult(module, plan, verdict.baseline, verdict.final, speedup, verdict.satisfied, run.path)
 
 
 def keep(setting: Setting, run: RunFolder, best: Outcome) -> None:
@@ -72,6 +73,12 @@ def keep(setting: Setting, run: RunFolder, best: Outcome) -> None:
     run.world.share(write)
     run.kept = best
     run.best = f"{best.speedup:.2f}x at {best.figures.accuracy:.2f} %, in {run.path / ('model' + best.file.suffix)}"
+
+
+def _forget_the_best(run: RunFolder) -> None:
+    """Remove what a network left behind that was kept for a while and then did not hold."""
+    for name in ("plan.json", "fusion_after.json", "decisions.json"):
+        run.file(name).unlink(missing_ok=True)
 
 
 def write_result(run: RunFolder, summary: Summary) -> None:

@@ -39,6 +39,9 @@ class Options(BaseModel):
         ge=0,
         description="Weight of learning from the original's feature maps at the end of each stage; 0 for none.",
     )
+    compensate: bool = Field(
+        True, description="Before recovery, let what is left take over what was cut, by least squares."
+    )
     calibration_images: int = Field(1024, ge=1, description="Training images that scores and norms are taken from.")
     attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")
     pruning_share: float = Field(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fupruner import __version__
-from fupruner.attempt import Setting
+from fupruner.attempt import Setting, calibration_inputs
 from fupruner.checkpoints import Checkpoints
 from fupruner.errors import InputError
 from fupruner.finish import finish
@@ -23,6 +23,7 @@ from fupruner.graph import cost, shapes
 from fupruner.graph.save import save_pt2
 from fupruner.graph.trace import example_tuple, trace
 from fupruner.journal import Journal
+from fupruner.judge import judge
 from fupruner.models.resolve import as_module
 from fupruner.options import Options, parse_options, write_options
 from fupruner.origin import Source, write_origin
@@ -33,7 +34,9 @@ from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
+from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup, verified_plan
 from fupruner.recorded import RecordedTarget, RecordedTask
 from fupruner.records import Figures, FusionLog, Measurement
@@ -45,9 +48,6 @@ from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
 from fupruner.training.task import Task
-
-COMPENSATION_IMAGES = 512
-"""Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
 
 SLOWER = 0.05
 """A measured slow-down up to this share may be noise of the timing."""
@@ -128,14 +128,16 @@ def prune(
 
     def as_shipped(gated: GatedNetwork, slimmed: fx.GraphModule) -> nn.Module:
         if data is not None:
-            images = [data.inputs(batch) for batch in data.calibration_batches(COMPENSATION_IMAGES)]
-            slimmed = compensate(gated, slimmed, graph, images)
+            slimmed = compensate(gated, slimmed, graph, calibration_inputs(data))
         return fuse_graph(slimmed, inputs, fusion, cost_model=cost_model)[0]
 
     with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
         original = Path(folder) / f"original{device.suffix}"
         device.export(graph, inputs, original)
         if speedup is not None:
+            if data is not None:
+                loss = compensated_loss(network, graph, data)
+                scores = weighted(scores, best_weight(planner, scores, speedup, loss))
             plan = verified_plan(planner, scores, speedup, device, original, inputs, finish=as_shipped)
             module, record = plan.module, plan.plan.record
         else:
@@ -257,18 +259,28 @@ def carry_out(
         run.write("fusion.json", fusion)
         run.write("metric.json", task.metric)
         run.event("started", model=name, version=__version__)
-        recorded = RecordedTask(task, trainer.journal, lambda: trainer.is_current)
+        looked_at, held_out = RecordedTask(task, trainer.journal, lambda: trainer.is_current).divided()
         progress = Catching(progress, lambda: trainer.is_catching_up)
         setting = Setting(
-            graph, inputs, recorded, target, options, run.file("baseline" + target.suffix), run.path, progress, trainer
+            graph,
+            inputs,
+            looked_at,
+            held_out,
+            target,
+            options,
+            run.file("baseline" + target.suffix),
+            run.path,
+            progress,
+            trainer,
         )
         baseline = _baseline(setting)
         run.event("baseline", **baseline.model_dump())
         progress.note(
             f"baseline: {task.metric.name} {task.metric.text(baseline.accuracy)}, {baseline.latency_ms:.3f} ms"
         )
-        best, satisfied = search(setting, run, baseline)
-        return finish(setting, run, baseline, best, satisfied, trainer.journal.seconds)
+        candidates = search(setting, run, baseline)
+        verdict = judge(setting, baseline, candidates)
+        return finish(setting, run, verdict, trainer.journal.seconds)
 
 
 def _require_reachable(

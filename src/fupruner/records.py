@@ -296,6 +296,22 @@ class Requirement(Record):
     satisfied: bool
 
 
+class Judgement(Record):
+    """The content of ``judgement.json``: on which validation data the search looked, and on which its answer was judged.
+
+    Attributes:
+        divided: whether ``result.json`` has figures of data that the search did not look at.
+        searched_baseline: the original's figure on the data that the search looked at.
+        searched_final: the kept network's figure there.
+        refused: attempts that met the requirement there, but not on the data that the answer is judged by.
+    """
+
+    divided: bool
+    searched_baseline: float
+    searched_final: float
+    refused: tuple[int, ...] = ()
+
+
 class Summary(Record):
     """The content of ``result.json``: the final word on a run.
 

@@ -47,9 +47,19 @@ class Bracket:
         return math.sqrt(self.passed * self.failed)
 
 
-def search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome | None, bool]:
-    """Try speed-ups and keep the fastest outcome within the requirement; with an asked speed-up, the only one."""
-    bracket, best, outcomes = Bracket(), None, []
+def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]:
+    """Try speed-ups; with an asked speed-up, that one alone.
+
+    Args:
+        setting: of the run.
+        run: where attempts are recorded.
+        baseline: the original, on the data that the search looks at.
+
+    Returns:
+        The outcomes that meet the requirement there and are faster than the original, the fastest first; with an asked
+        speed-up its outcome in any case.
+    """
+    bracket, good, outcomes = Bracket(), list[Outcome](), list[Outcome]()
     for number in range(1, (1 if setting.options.speedup else setting.options.attempts) + 1):
         asked = setting.options.speedup or bracket.next()
         if asked is None:
@@ -66,13 +76,13 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> tuple[Outcome
         satisfied = baseline.accuracy - outcome.figures.accuracy <= setting.options.max_drop
         bracket.tell(asked, satisfied=satisfied)
         _record(setting, run, baseline, outcomes)
-        fastest = best.speedup if best is not None else 1.0  # never slower than the original
-        if satisfied and outcome.speedup > fastest:
-            best = outcome
-            keep(setting, run, best)
-    if best is not None:
-        return best, True
-    return (outcomes[-1], False) if setting.options.speedup else (None, True)
+        if satisfied and outcome.speedup > max([1.0, *(o.speedup for o in good)]):  # never slower than the original
+            keep(setting, run, outcome)
+        if satisfied and outcome.speedup > 1:
+            good.append(outcome)
+    if setting.options.speedup:
+        return outcomes
+    return sorted(good, key=lambda outcome: -outcome.speedup)
 
 
 def _record(setting: Setting, run: RunFolder, baseline: Figures, outcomes: list[Outcome]) -> None:

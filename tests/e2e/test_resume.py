@@ -117,7 +117,7 @@ def test_damaged_checkpoint_is_said_and_an_older_one_is_used(
 ) -> None:
     expected, points = whole
     run = tmp_path / "run"
-    runs.fupruner([*arguments, *SPEEDUP, "--out", str(run)], tmp_path / "log", at=2 * points // 3)
+    runs.fupruner([*arguments, *SPEEDUP, "--out", str(run)], tmp_path / "log", at=4 * points // 5)
     files = sorted(run.glob("checkpoint-*"), reverse=True)
     assert len(files) >= 3
     for file in files[: 1 if damage == "newest" else None]:

@@ -12,6 +12,7 @@ from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
+from fupruner.pruning.scores import weighted
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class DynamicPruning:
         planner: makes plans from scores.
         score: takes importance with the weights as they are now.
         schedule: when to decide, and for which speed-up.
+        weigh: what branches weigh against channels, from scores and the speed-up in the end; asked at the first decision.
         decisions: what was decided so far.
         plan: the plan in force, or None before the first decision.
     """
@@ -50,18 +52,21 @@ class DynamicPruning:
     planner: Planner
     score: Callable[[GatedNetwork], Importance]
     schedule: BudgetSchedule
+    weigh: Callable[[Importance, float], float] = lambda importance, speedup: 1.0
     decisions: list[Decision] = field(default_factory=list)
     plan: GatePlan | None = None
     importance: Importance | None = None
+    branch_weight: float = 1.0
 
     def decide(self, step: int) -> Decision:
         """Take scores, plan for the speed-up that the schedule asks for now, and set the gates."""
         asked = self.schedule.speedup_at(step)
         was_open, was_closed = self.network.is_open, self.network.closed_branches
         self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
-        plan = self.planner.for_speedup(
-            _for_the_rest(self.importance, was_open, was_closed, self.network.softness), asked
-        )
+        if not self.decisions:
+            self.branch_weight = self.weigh(self.importance, self.schedule.speedup)
+        rest = _for_the_rest(self.importance, was_open, was_closed, self.network.softness)
+        plan = self.planner.for_speedup(weighted(rest, self.branch_weight), asked)
         self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(step))
         decision = Decision(
             step=step,

@@ -88,6 +88,10 @@ class Planner:
             )
         return self._gate_plan(importance, str(budget), state.moves)
 
+    def largest_speedup(self, importance: Importance) -> float:
+        """The predicted speed-up of the fastest plan of all."""
+        return self.baseline_ms / self.search.run(importance, 0.0).cost
+
     def fastest(self, importance: Importance) -> GatePlan:
         """The plan with the least predicted time of all."""
         return self._gate_plan(importance, "fastest", self.search.run(importance, 0.0).moves)

@@ -16,7 +16,7 @@ from torch.optim import SGD, Optimizer
 
 from fupruner.errors import InputError, TrainingError
 from fupruner.parallel import PATIENCE, World
-from fupruner.training.distill import Objective, distilled, frozen_copy
+from fupruner.training.distill import FEATURE_WEIGHT, Objective, distilled, frozen_copy
 from fupruner.training.features import FeatureLoss, Hints, recorded
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
 from fupruner.training.schedule import Schedule
@@ -70,6 +70,7 @@ def train_steps(
     seed: int = 0,
     teacher: nn.Module | None = None,
     hints: Hints | None = None,
+    hint_weight: float = FEATURE_WEIGHT,
     world: World | None = None,
     on_step: Sequence[OnStep] = (),
     on_epoch: Sequence[OnEpoch] = (),
@@ -92,6 +93,7 @@ def train_steps(
         seed: of dropout; order and augmentation have the task's.
         teacher: a network of the same outputs to learn from as well; it is not changed.
         hints: layers whose maps are learnt from the teacher too, see ``training.features``; without a teacher of no effect.
+        hint_weight: of the maps' distance in the loss.
         world: processes that train together, each on its part of every batch; this one alone if None.
         on_step: called after each step with its result and the model.
         on_epoch: called after the last step of each epoch with its result and the model.
@@ -110,7 +112,7 @@ def train_steps(
     meter, good = Meter(), _state(model)
     with (
         synchronised_norms(model, world),
-        _objective(fabric, task, model, teacher, hints or {}) as objective,
+        _objective(fabric, task, model, teacher, hints or {}, hint_weight) as objective,
         _prepared(fabric, model, optimizer) as (wrapped, stepper),
         torch.random.fork_rng(),
     ):
@@ -213,7 +215,7 @@ def _move_state(optimizer: Optimizer, device: torch.device) -> None:
 
 @contextmanager
 def _objective(
-    fabric: Fabric, task: Task, model: nn.Module, teacher: nn.Module | None, hints: Hints
+    fabric: Fabric, task: Task, model: nn.Module, teacher: nn.Module | None, hints: Hints, weight: float
 ) -> Iterator[Objective]:
     """What training minimises: the task's loss, mixed with the distance from the teacher where there is one."""
     if teacher is None:
@@ -222,7 +224,7 @@ def _objective(
     copied = frozen_copy(teacher, fabric.device)
     with recorded(model, hints) as own, recorded(copied, hints) as taught:
         features = FeatureLoss(own, taught, hints) if hints else None
-        yield distilled(task, _in_half(fabric, copied), features=features)
+        yield distilled(task, _in_half(fabric, copied), features=features, feature_weight=weight)
 
 
 def _in_half(fabric: Fabric, teacher: nn.Module) -> Predict:

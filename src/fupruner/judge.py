@@ -1,0 +1,66 @@
+"""The last word on a search: its answer is judged on validation data that it did not look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fupruner.attempt import Outcome, Setting
+from fupruner.records import Figures, Judgement
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says.
+
+    Attributes:
+        best: the fastest network that meets the requirement, or the one that was asked for; None where none does.
+        satisfied: whether the requirement is met.
+        baseline: the original, on the judge's data; timed in turn with the best.
+        final: the best, likewise.
+        judgement: which data was looked at, for the record.
+    """
+
+    best: Outcome | None
+    satisfied: bool
+    baseline: Figures
+    final: Figures
+    judgement: Judgement
+
+
+def judge(setting: Setting, baseline: Figures, candidates: list[Outcome]) -> Verdict:
+    """Judge the answer of a search on data that it did not look at.
+
+    A candidate that does not hold there gives way to the next, so that luck on the data of the search is not rewarded.
+
+    Args:
+        setting: of the run.
+        baseline: the original, on the data that the search looked at.
+        candidates: see ``search.search``, the best first.
+    """
+    asked, before = setting.options.speedup is not None, _judged(setting, baseline, setting.baseline_file)
+    refused: list[int] = []
+
+    def judgement(looked_at: Figures) -> Judgement:
+        return Judgement(
+            divided=setting.judge is not setting.task, searched_baseline=baseline.accuracy, searched_final=looked_at.accuracy,
+            refused=tuple(refused),
+        )  # fmt: skip
+
+    for outcome in candidates:
+        after = _judged(setting, outcome.figures, outcome.file)
+        satisfied = before.accuracy - after.accuracy <= setting.options.max_drop
+        if satisfied or asked:
+            timed = before.model_copy(update={"latency_ms": outcome.baseline_ms})
+            return Verdict(outcome, satisfied, timed, after, judgement(outcome.figures))
+        refused.append(outcome.history.attempt)
+        setting.progress.note(
+            f"attempt {outcome.history.attempt} ({outcome.speedup:.2f}x) does not hold on validation data that the search did not look at"
+        )
+    return Verdict(None, True, before, before, judgement(baseline))
+
+
+def _judged(setting: Setting, figures: Figures, file: Path) -> Figures:
+    if setting.judge is setting.task:
+        return figures
+    return figures.model_copy(update={"accuracy": setting.judge.score(lambda x: setting.target.predict(file, x))})

@@ -1,0 +1,81 @@
+"""The answer of a search is judged on data that the search did not look at; luck there is not rewarded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fupruner.judge import judge
+from fupruner.options import Options
+from fupruner.progress import Silent
+from fupruner.records import Figures
+
+
+def figures(accuracy: float) -> Figures:
+    return Figures(accuracy=accuracy, latency_ms=1.0, latency_grade="measured", macs=1, params=1)
+
+
+@dataclass
+class Judge:
+    """Gives each file the accuracy in its name."""
+
+    asked: int = 0
+
+    def score(self, predict: Any) -> float:
+        self.asked += 1
+        return float(predict(None))
+
+
+def outcome(number: int, speedup: float, looked: float, judged: float) -> Any:
+    history = SimpleNamespace(attempt=number)
+    return SimpleNamespace(
+        history=history, speedup=speedup, figures=figures(looked), file=Path(str(judged)), baseline_ms=2.0
+    )
+
+
+def setting(*, judged: bool = True, **options: Any) -> Any:
+    task = Judge()
+    return SimpleNamespace(
+        task=task, judge=Judge() if judged else task, options=Options(max_drop=1.0, **options), progress=Silent(),
+        baseline_file=Path("90.0"), target=SimpleNamespace(predict=lambda file, x: str(file)),
+    )  # fmt: skip
+
+
+def test_a_candidate_that_does_not_hold_gives_way_to_the_next() -> None:
+    lucky, sound = outcome(2, 2.0, 89.9, 88.0), outcome(1, 1.5, 89.5, 89.2)
+    verdict = judge(setting(), figures(90.2), [lucky, sound])
+    assert verdict.best is sound
+    assert verdict.satisfied
+    assert (verdict.baseline.accuracy, verdict.final.accuracy) == (90.0, 89.2)
+    assert verdict.baseline.latency_ms == 2.0
+    assert verdict.judgement.refused == (2,)
+    assert (verdict.judgement.searched_baseline, verdict.judgement.searched_final) == (90.2, 89.5)
+    assert verdict.judgement.divided
+
+
+def test_where_none_holds_the_original_is_kept() -> None:
+    verdict = judge(setting(), figures(90.2), [outcome(1, 1.5, 89.9, 88.9)])
+    assert verdict.best is None
+    assert verdict.satisfied
+    assert verdict.final == verdict.baseline
+    assert judge(setting(), figures(90.2), []).best is None
+
+
+@pytest.mark.parametrize(("judged", "satisfied"), [(89.1, True), (88.9, False)])
+def test_an_asked_speedup_is_judged_and_kept(judged: float, satisfied: bool) -> None:
+    only = outcome(1, 2.0, 89.9, judged)
+    verdict = judge(setting(speedup=2.0), figures(90.2), [only])
+    assert verdict.best is only
+    assert verdict.satisfied is satisfied
+
+
+def test_without_other_data_nothing_is_asked_again() -> None:
+    given = setting(judged=False)
+    verdict = judge(given, figures(90.2), [outcome(1, 1.5, 89.5, 0.0)])
+    assert verdict.final.accuracy == 89.5
+    assert given.judge.asked == 0
+    assert not verdict.judgement.divided
