@@ -27,7 +27,7 @@ class Options(BaseModel):
     fusion: FusionLevel = Field("auto", description="How far operators are rewritten into filters.")
     importance: ImportanceName = Field("fisher", description="How the loss of closing a gate is predicted.")
     batch_size: int = Field(128, ge=1, description="Images per training step.")
-    learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of the cosine schedule.")
+    learning_rate: float = Field(0.03, gt=0, description="Peak learning rate of the cosine schedule.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
     augment: Literal["auto", "none", "light", "standard", "strong", "shift"] = Field(
         "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
