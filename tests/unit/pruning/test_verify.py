@@ -20,7 +20,7 @@ from unit.pruning.test_plan import ByWork
 class Stubborn(Target):
     """A device on which a network saves only a share of what its cost model predicts."""
 
-    name, ships, precision, alignment = "stubborn", "a number", "float32", 8
+    name, ships, suffix, precision, alignment = "stubborn", "a number", ".txt", "float32", 8
 
     def __init__(self, share: float) -> None:
         self.share = share
