@@ -1,14 +1,15 @@
 """Coverage of fusion: every torchvision classification architecture and more than 100 of timm, random weights.
 
 Measured per network, one process each: does it trace, does it fuse, the largest error of every check, operators before and after,
-processor seconds of tracing and fusing on one core. Norms get random statistics, so that folding them is not trivial. Two errors
-count: fused against traced in float64 (the engine's own check) and fused against the model itself in float32, at the size that the
-model is made for. Networks whose random weights amplify rounding
-beyond the tolerance are compared with what moving their weights by a few units in the last place does (noise).
+processor seconds of tracing and fusing on one core (libraries are imported before). Norms get random statistics, so that folding
+them is not trivial. Two errors count: fused against traced in float64 (the engine's own check) and fused against the model itself
+in float32, at the size that the model is made for. Networks whose random weights amplify rounding beyond the tolerance are compared
+with what moving their weights by a few units in the last place does (noise).
 
-    python benchmarks/coverage.py [--only NAME ...] [--out benchmarks/results/coverage]
+    python benchmarks/coverage.py [--only NAME ...] [--resume] [--at-most SECONDS] [--out benchmarks/results/coverage]
 
-writes OUT.json after every network and OUT.md at the end. n = 1 run per network.
+writes OUT.json and OUT.md after every network. --resume keeps the rows that are right and runs only what is missing, wrong,
+refused or failed; --only with --resume replaces the named rows. --at-most ends a batch early. n = 1 run per network.
 """
 
 # ruff: noqa: PLC0415 - networks and what is measured are imported where they are needed, after the limits are set
@@ -36,6 +37,8 @@ SECONDS = 1200
 CPU_SECONDS = 300
 GIBIBYTES = 14
 TIMM_LIST = Path(__file__).parents[2] / "shared" / "data" / "timm_models.txt"
+GIANTS = ("regnet_y_128gf", "vit_h_14", "vit_l_", "regnet_y_32gf", "regnet_y_16gf", "regnet_x_32gf", "swin_b", "swin_v2_b",
+          "convnext_large", "convnext_base", "nasnetalarge", "pnasnet5large", "vgg", "wide_resnet101")  # fmt: skip
 MORE_TIMM = ("resnet10t", "resnet26d", "seresnet50", "hrnet_w18_small_v2", "repvgg_b0", "mobileone_s1", "mobilenetv4_conv_small",
              "ghostnetv2_100",
              "convnextv2_nano", "regnetz_b16", "resnetv2_50", "fastvit_t8")  # fmt: skip
@@ -48,7 +51,7 @@ def networks() -> list[str]:
     names = [f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)]
     listed = [line.strip() for line in TIMM_LIST.read_text().splitlines()] if TIMM_LIST.exists() else []
     names += [f"timm:{name}" for name in dict.fromkeys([*listed, *MORE_TIMM]) if name and not name.startswith("#")]
-    return names
+    return sorted(names, key=lambda name: any(giant in name for giant in GIANTS))
 
 
 def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -204,40 +207,67 @@ def declare_detection_operators() -> None:
     _LIBRARIES.append(library)
 
 
-def main() -> None:
-    """Run all networks, smallest risk of losing results first: the file is written after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def load_libraries() -> None:
+    """Import once, before networks are measured, what tracing, fusing and making networks import on first use."""
+    import timm  # noqa: F401
+
+    from fupruner.fusion.fuse import fuse_graph
+    from fupruner.graph.capture import capture
+    from fupruner.graph.trace import trace
+
+    x = torch.zeros(2, 1, 4, 4)
+    fuse_graph(trace(torch.nn.Conv2d(1, 1, 1), x), (x,), LEVEL)
+    capture(torch.nn.Conv2d(1, 1, 1), (x,))
+
+
+def write(out: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """All rows so far, as JSON and as Markdown; never a half-written file."""
+    hardware = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "threads": 1,
+    }
+    order = [name for name in networks() if name in rows]
+    listed = [rows[name] for name in [*order, *(name for name in rows if name not in order)]]
+    result = {"hardware": hardware, "level": LEVEL, "n": 1, "summary": summary(listed), "rows": listed}
+    words = f"# Coverage of fusion\n\n```\n{json.dumps(summary(listed), indent=1)}\n```\n\n{table(listed)}"
+    for suffix, text in ((".json", json.dumps(result, indent=1) + "\n"), (".md", words)):
+        partial = out.with_suffix(suffix + ".partial")
+        partial.write_text(text)
+        partial.replace(out.with_suffix(suffix))
+
+
+def arguments() -> argparse.Namespace:
+    """What to run, and where to write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--resume", action="store_true", help="keep the right rows that OUT.json holds")
+    parser.add_argument("--at-most", type=float, default=float("inf"), help="start no network after so many seconds")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run all networks, giants last: the files are written after each."""
+    options = arguments()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     declare_detection_operators()
-    rows = []
-    for name in options.only or networks():
-        rows.append(run(name))
-        print(
-            json.dumps(
-                {
-                    k: rows[-1].get(k)
-                    for k in ("name", "fused", "error_float32", "trace_seconds", "fuse_seconds", "refused", "failed")
-                }
-            ),
-            flush=True,
-        )
-        hardware = {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "threads": 1,
-        }
-        result = {"hardware": hardware, "level": LEVEL, "n": 1, "summary": summary(rows), "rows": rows}
-        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1))
-    options.out.with_suffix(".md").write_text(
-        f"# Coverage of fusion\n\n```\n{json.dumps(summary(rows), indent=1)}\n```\n\n{table(rows)}"
-    )
-    print(json.dumps(summary(rows), indent=1))
+    load_libraries()
+    start = time.monotonic()
+    rows: dict[str, dict[str, Any]] = {}
+    if options.resume and options.out.with_suffix(".json").exists():
+        rows = {row["name"]: row for row in json.loads(options.out.with_suffix(".json").read_text())["rows"]}
+    for name in options.only or [name for name in networks() if name not in rows or not is_right(rows[name])]:
+        if time.monotonic() - start > options.at_most:
+            break
+        rows[name] = run(name)
+        told = ("name", "fused", "error_float32", "trace_seconds", "fuse_seconds", "refused", "failed")
+        print(json.dumps({key: rows[name].get(key) for key in told}), flush=True)
+        write(options.out, rows)
+    print(json.dumps(summary(list(rows.values())), indent=1))
 
 
 if __name__ == "__main__":

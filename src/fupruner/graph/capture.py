@@ -20,6 +20,10 @@ VIEWS = {
     "view_as", "reshape_as", "diagonal", "unfold", "to", "getitem", "swapaxes",
 }  # fmt: skip
 
+RANDOM = {"dropout", "rand", "randn", "rand_like", "randn_like", "bernoulli", "randint", "normal", "feature_dropout",
+          "alpha_dropout"}  # fmt: skip
+"""Operators whose value must not be computed once and for all."""
+
 
 def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[ExportedProgram, bool]:
     """Export a copy of the model in eval mode and say whether the batch stayed free.

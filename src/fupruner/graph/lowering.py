@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fupruner.graph.build import module_path
-from fupruner.graph.capture import VIEWS
+from fupruner.graph.capture import RANDOM, VIEWS
 from fupruner.graph.channelwise import ChannelClip, ReservedNorm
 
 aten = torch.ops.aten
@@ -121,6 +122,41 @@ def lower(function: Any, args: Any, kwargs: dict[str, Any], runs: Any) -> Calls:
         return None
 
 
+def is_cast(function: Any) -> bool:
+    """Whether a function may do no more than change a tensor's type."""
+    return function in (Tensor.to, Tensor.type_as, Tensor.float)
+
+
+def builtin(function: Any, args: Any, kwargs: Any, sample_args: Any, sample_kwargs: Any) -> Calls:
+    """The ATen operator of the same name as a built-in function, chosen by sample arguments; None where there is none.
+
+    Args:
+        function: as it was traced; Python functions are not built in.
+        args: as in ``lower``.
+        kwargs: likewise.
+        sample_args: the same with tensors in place of nodes.
+        sample_kwargs: likewise.
+    """
+    name = getattr(function, "__name__", "_")
+    if (
+        isinstance(function, FunctionType | torch._ops.OpOverload)
+        or name.endswith("_")
+        or name in RANDOM
+        or is_cast(function)
+    ):
+        return None
+    packet = getattr(aten, name, None)
+    if packet is None:
+        return None
+    try:
+        overload = getattr(
+            packet, torch._C._jit_resolve_packet(packet._qualified_op_name, *sample_args, **sample_kwargs)
+        )
+    except (RuntimeError, AttributeError):  # no overload takes these arguments
+        return None
+    return None if overload._schema.is_mutable else [(overload, args, kwargs)]
+
+
 def _hashable(function: Any) -> bool:
     try:
         hash(function)
@@ -206,6 +242,16 @@ def _getitem(x: Any, index: Any) -> Calls:
     return _index(x, index)
 
 
+def without_ellipsis(index: Any, rank: int) -> Any:
+    """An index with the slices that ``...`` stands for written out."""
+    items = index if isinstance(index, tuple) else (index,)
+    at = [i for i, item in enumerate(items) if item is ...]
+    if len(at) != 1:
+        return index
+    taken = sum(item is not None for item in items) - 1
+    return (*items[: at[0]], *[slice(None)] * (rank - taken), *items[at[0] + 1 :])
+
+
 def _pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Calls:
     if mode == "constant" and value in (None, 0):
         return _one(aten.pad.default, x, list(pad))
@@ -239,6 +285,21 @@ def _group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, e
     return _one(aten.group_norm.default, x, num_groups, weight, bias, eps)
 
 
+def _normalize(x: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Calls:
+    return [
+        (aten.linalg_vector_norm.default, (x, p, [dim], True), {}),
+        (aten.clamp_min.default, (PREVIOUS, eps), {}),
+        (aten.expand_as.default, (PREVIOUS, x), {}),
+        (aten.div.Tensor, (x, PREVIOUS), {}),
+    ]
+
+
+def _norm(x: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Calls:
+    if p not in ("fro", 2) or dim is None:
+        return None
+    return _one(aten.linalg_vector_norm.default, x, 2, _list(dim), keepdim)
+
+
 def _dropout(x: Any, p: float = 0.5, training: bool = True) -> Calls:
     return None if training else UNCHANGED
 
@@ -270,6 +331,13 @@ def _adaptive(x: Any, output_size: Any) -> Calls:
     return _one(
         aten.adaptive_avg_pool2d.default, x, [output_size] * 2 if isinstance(output_size, int) else list(output_size)
     )
+
+
+def _adaptive_max(x: Any, output_size: Any, return_indices: bool = False) -> Calls:
+    if return_indices:
+        return None
+    size = [output_size] * 2 if isinstance(output_size, int) else list(output_size)
+    return [(aten.adaptive_max_pool2d.default, (x, size), {}), (operator.getitem, (PREVIOUS, 0), {})]
 
 
 def _interpolate(x: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: Any = None,
@@ -310,6 +378,7 @@ _BINARY: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
 _VARIADIC: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
     (_reshape, (Tensor.view, Tensor.reshape, torch.reshape)),
     (lambda x, *dims: _one(aten.permute.default, x, _sizes(dims)), (Tensor.permute, torch.permute)),
+    (lambda x, *sizes: _one(aten.repeat.default, x, _sizes(sizes)), (Tensor.repeat,)),
     (lambda x, *sizes: _one(aten.expand.default, x, _sizes(sizes)), (Tensor.expand,)),
     (
         lambda x, start_dim=0, end_dim=-1: _one(aten.flatten.using_ints, x, start_dim, end_dim),
@@ -322,6 +391,7 @@ _VARIADIC: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
     (lambda x, chunks, dim=0: _one(aten.chunk.default, x, chunks, dim), (Tensor.chunk, torch.chunk)),
     (_split, (Tensor.split, torch.split, torch.functional.split)),
     (lambda x, dim=0: _one(aten.unbind.int, x, dim), (Tensor.unbind, torch.unbind)),
+    (lambda x, dim, sizes: _one(aten.unflatten.int, x, dim, list(sizes)), (Tensor.unflatten, torch.unflatten)),
     (lambda x, dim: _one(aten.unsqueeze.default, x, dim), (Tensor.unsqueeze, torch.unsqueeze)),
     (lambda x, dim: _one(aten.squeeze.dim, x, dim), (Tensor.squeeze, torch.squeeze)),
     (lambda x: UNCHANGED, (Tensor.contiguous, Tensor.clone, torch.clone, Tensor.detach)),
@@ -333,6 +403,10 @@ _VARIADIC: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
     (lambda x, dims: _one(aten.flip.default, x, list(dims)), (torch.flip,)),
     (lambda x, groups: _one(aten.channel_shuffle.default, x, groups), (torch.channel_shuffle,)),
     (lambda x, dim, index: _one(aten.index_select.default, x, dim, index), (torch.index_select, Tensor.index_select)),
+    (
+        lambda equation, *operands: _one(aten.einsum.default, equation, _sizes(operands)),
+        (torch.einsum, torch.functional.einsum),
+    ),
     (_getitem, (operator.getitem,)),
 ]
 _FUNCTIONAL: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
@@ -344,10 +418,13 @@ _FUNCTIONAL: list[tuple[Callable[..., Calls], tuple[Any, ...]]] = [
     (_batch_norm, (F.batch_norm,)),
     (_layer_norm, (F.layer_norm,)),
     (_group_norm, (F.group_norm,)),
+    (_normalize, (F.normalize,)),
+    (_norm, (Tensor.norm, torch.norm)),
     (_dropout, (F.dropout, F.dropout2d)),
     (_avg_pool2d, (F.avg_pool2d,)),
     (_max_pool2d, (F.max_pool2d,)),
     (_adaptive, (F.adaptive_avg_pool2d,)),
+    (_adaptive_max, (F.adaptive_max_pool2d,)),
     (_interpolate, (F.interpolate,)),
     (lambda x: _one(aten.silu.default, x), (F.silu,)),
     (lambda x, approximate="none": _one(aten.gelu.default, x, approximate=approximate), (F.gelu,)),

@@ -17,21 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import TraceError
 from fupruner.graph import check, edit, lowering
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
-from fupruner.graph.shapes import known_shape
+from fupruner.graph.proxies import Tracer, UnsupportedError, function_of
 
 _TOLERANCE = 1e-4
 _SMALL = 64
-
-
-class UnsupportedError(Exception):
-    """This model has to go the long way."""
 
 
 @dataclass
@@ -49,30 +44,6 @@ class _Value:
     base: Any = None
 
 
-class _Proxy(fx.Proxy):
-    """A proxy that keeps ``x += y`` apart from ``x + y``: the first one also changes what other names of x see."""
-
-    def __iadd__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
-
-    def __isub__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
-
-    def __imul__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return lowering.is_layer(m)
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-
 def capture_symbolically(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
     """Trace a model with proxies; None when it does not allow that. The model is not modified."""
     if any(x.dim() < 2 or not x.is_floating_point() for x in inputs):
@@ -81,7 +52,7 @@ def capture_symbolically(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.Gra
         copied = copy.deepcopy(model).eval()
         for parameter in copied.parameters():
             parameter.requires_grad_(True)
-        tracer = _Tracer()
+        tracer = Tracer(copied, inputs)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             graph_module = _Lowerer(copied, tracer.trace(copied), tracer.root, inputs).lower()
@@ -105,25 +76,27 @@ def _refuse_side_effects(model: nn.Module, copied: nn.Module) -> None:
 
 @torch.no_grad()
 def _agrees(model: nn.Module, graph_module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> bool:
-    """Whether the graph computes what the model computes, for another batch size and, where possible, a small image."""
+    """Whether the graph computes what the model computes, for another batch size and, where that is possible, a small image.
+
+    Sizes of images are constants in the graph, as they are in an exported one: what matters is the size that was traced.
+    """
     for probe in _probes(inputs):
         try:
             expected = model(*probe)
-        except (RuntimeError, ValueError, AssertionError):
-            continue  # this model wants another size
-        try:
             actual = graph_module(*probe)
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            continue  # sizes of images are constants in the graph, as they are in an exported one
-        return check.relative_error(expected, actual) <= _TOLERANCE
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
+            continue
+        if check.relative_error(expected, actual) <= _TOLERANCE:
+            return True
     return False
 
 
 def _probes(inputs: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:
     largest = max([d for x in inputs if x.dim() == 4 for d in x.shape[2:]], default=0)
-    deltas = (_SMALL - largest, 0) if largest > _SMALL else (0,)
-    for delta in deltas:
-        yield tuple(check.random_like(x, batch=3, delta=delta, seed=3) for x in inputs)
+    if largest > _SMALL:
+        yield tuple(check.random_like(x, batch=3, delta=_SMALL - largest, seed=3) for x in inputs)
+    batch = 1 if largest > 2 * _SMALL else 3  # large images take their time
+    yield tuple(check.random_like(x, batch=batch, seed=3) for x in inputs)
 
 
 class _Lowerer:
@@ -133,7 +106,6 @@ class _Lowerer:
         self.model, self.traced, self.root, self.inputs = model, traced, root, inputs
         self.builder = GraphBuilder()
         self.values: dict[fx.Node, _Value] = {}
-        self.meta: dict[int, Tensor] = {}
 
     def lower(self) -> fx.GraphModule:
         """Build the graph module."""
@@ -163,9 +135,8 @@ class _Lowerer:
             if not node.args:
                 raise UnsupportedError
             return _Value(node.args[0], (node.args[0], node.args[0]))
-        x = rest.pop(0)
-        runs = tuple(torch.empty((batch, *x.shape[1:]), dtype=x.dtype, device="meta") for batch in (2, 3))
-        return _Value(self.builder.graph.placeholder(str(node.target).lstrip("*")), runs)  # type: ignore[arg-type]
+        rest.pop(0)
+        return _Value(self.builder.graph.placeholder(str(node.target).lstrip("*")), node.meta["runs"])
 
     def _constant(self, parameter: Parameter) -> _Value:
         value = pytree.tree_map(self._to_meta, parameter.value)
@@ -178,16 +149,14 @@ class _Lowerer:
         if node.op == "call_module":
             self._call_layer(node)
             return
-        args, kwargs = node.args, node.kwargs
-        canon_args, canon_kwargs = fx.node.map_arg((args, kwargs), lambda n: self.values[n].canon)
-        function = _function(node)
+        canon_args, canon_kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n].canon)
+        function = function_of(node)
         if function is torch._assert:
             return
         if not _has_node((canon_args, canon_kwargs)):
             self.values[node] = self._folded(function, canon_args, canon_kwargs)
             return
-        runs = tuple(self._run(function, args, kwargs, i) for i in (0, 1))
-        self.values[node] = self._lowered(node, function, canon_args, canon_kwargs, runs)
+        self.values[node] = self._lowered(node, function, canon_args, canon_kwargs, node.meta["runs"])
 
     def _folded(self, function: Callable[..., Any], args: Any, kwargs: Any) -> _Value:
         result = fold(function, args, kwargs)
@@ -201,17 +170,20 @@ class _Lowerer:
             )
         return _Value(result.value, (result.value, result.value))
 
-    def _run(self, function: Callable[..., Any], args: Any, kwargs: Any, which: int) -> Any:
-        """Value of a call for one of the two batch sizes."""
-        args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self.values[n].runs[which])
-        return lowering.shape_function(function)(*args, **kwargs)
-
     def _lowered(self, node: fx.Node, function: Any, args: Any, kwargs: Any, runs: tuple[Any, ...]) -> _Value:
         if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(runs[0])):
             return _Value(self._plain(function, args, kwargs, runs), runs)
         source = next((self.values[n] for n in node.all_input_nodes if isinstance(self.values[n].canon, fx.Node)), None)
-        listed = function is operator.getitem and isinstance(self._first_runs(node)[0], list | tuple)
+        first = self._first_runs(node)[0]
+        listed = function is operator.getitem and isinstance(first, list | tuple)
+        if function is operator.getitem and isinstance(first, Tensor):
+            args = (args[0], lowering.without_ellipsis(args[1], first.dim()))
         found = [(function, args, {})] if listed else lowering.lower(function, args, kwargs, runs)
+        if found is None:
+            if lowering.is_cast(function) and isinstance(first, Tensor) and first.dtype == runs[0].dtype:
+                found = lowering.UNCHANGED
+            else:
+                found = lowering.builtin(function, args, kwargs, *self._arguments(node))
         if found is lowering.UNCHANGED and source is not None:
             return source
         if not isinstance(found, list):
@@ -237,6 +209,10 @@ class _Lowerer:
         first = node.args[0] if node.args else None
         return self.values[first].runs if isinstance(first, fx.Node) else ((), ())
 
+    @staticmethod
+    def _arguments(node: fx.Node) -> Any:
+        return fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["runs"][0])
+
     def _plain(self, function: Any, args: Any, kwargs: Any, runs: tuple[Any, ...]) -> Any:
         """A number, shape or type: itself if it is the same for every batch, else nodes that compute it."""
         if _same(runs[0], runs[1]):
@@ -258,12 +234,17 @@ class _Lowerer:
     def _call_layer(self, node: fx.Node) -> None:
         module = self.root.get_submodule(str(node.target))
         source = self.values[node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else None
-        if source is None or len(node.args) != 1 or node.kwargs or not isinstance(source.canon, fx.Node):
+        if source is None or len(node.args) != 1 or node.kwargs:
+            raise UnsupportedError
+        if isinstance(source.canon, Parameter):
+            self.values[node] = self._folded(module, (source.canon,), {})
+            return
+        if not isinstance(source.canon, fx.Node):
             raise UnsupportedError
         if isinstance(module, nn.Identity):
             self.values[node] = source
             return
-        runs = (_layer_shape(module, source.runs[0]), _layer_shape(module, source.runs[1]))
+        runs = node.meta["runs"]
         in_place = bool(getattr(module, "inplace", False)) and not isinstance(
             module, nn.Dropout | nn.Dropout2d
         )  # idle in eval mode
@@ -282,15 +263,16 @@ class _Lowerer:
         written = self.values[node.args[0]] if isinstance(node.args[0], fx.Node) else None
         if written is None or not isinstance(written.canon, fx.Node):
             raise UnsupportedError
-        if written.base is not None or any(v.base is written.canon for v in self.values.values()):
-            raise UnsupportedError  # another view shows the same memory
+        root = written.canon if written.base is None else written.base
+        if root.op == "placeholder" and written.base is not None:
+            raise UnsupportedError  # a part of the input is overwritten
+        for other, value in self.values.items():
+            shows = value.canon is root or value.base is root
+            if shows and value.canon is not written.canon and any(node < user for user in other.users):
+                raise UnsupportedError  # another view shows the same memory, and is read later
         for other, value in list(self.values.items()):
             if value.canon is written.canon:
                 self.values[other] = result
-
-
-def _function(node: fx.Node) -> Any:
-    return getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
 
 
 def _has_node(arguments: Any) -> bool:
@@ -309,11 +291,3 @@ def _merged_shape(runs: tuple[Any, Any]) -> tuple[int, ...]:
     if not isinstance(a, Tensor) or a.dim() != b.dim():
         return ()
     return tuple(x if x == y else -1 for x, y in zip(a.shape, b.shape, strict=True))
-
-
-def _layer_shape(module: nn.Module, x: Tensor) -> Tensor:
-    shape = known_shape(module, tuple(x.shape))
-    if shape is not None:
-        return torch.empty(shape, dtype=x.dtype, device="meta")
-    tensors = {name: t.to("meta") for name, t in [*module.named_parameters(), *module.named_buffers()]}
-    return functional_call(module, tensors, (x,))  # type: ignore[no-any-return]

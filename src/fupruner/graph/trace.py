@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fupruner.errors import InputError, TraceError
 from fupruner.graph.build import GraphBuilder, fold, module_path
-from fupruner.graph.capture import capture, is_in_place, op_name
+from fupruner.graph.capture import RANDOM, capture, is_in_place, op_name
 from fupruner.graph.layers import Parameter
 from fupruner.graph.symbolic import capture_symbolically
 
@@ -22,18 +22,6 @@ _CHECKS = {"_assert_tensor_metadata", "_assert_scalar"}
 _FILLED = {"new_zeros", "new_ones", "new_full"}
 _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default,
            aten.detach_.default}  # fmt: skip
-RANDOM = {
-    "dropout",
-    "rand",
-    "randn",
-    "rand_like",
-    "randn_like",
-    "bernoulli",
-    "randint",
-    "normal",
-    "feature_dropout",
-    "alpha_dropout",
-}
 
 
 def example_tuple(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

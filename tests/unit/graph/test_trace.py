@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fupruner.errors import InputError, TraceError
 from fupruner.graph import symbolic
@@ -83,12 +86,89 @@ def test_both_front_ends_give_the_same_layers(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_proxies_cannot_follow_is_exported() -> None:
-    def branches_on_a_shape(self: nn.Module, x: Tensor) -> Tensor:
-        return x * 2 if x.shape[2] > 4 else x
+    def asks_for_the_batch(self: nn.Module, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[0] > 1 else x
 
-    model = Forward(branches_on_a_shape)
+    model = Forward(asks_for_the_batch)
     assert symbolic.capture_symbolically(model, (X,)) is None
     assert_same_function(model, trace(model, X), X)
+
+
+def _branch_on_a_size(self: nn.Module, x: Tensor) -> Tensor:
+    _, channels, rows, columns = x.shape
+    return F.pad(x, (0, columns % 3)) if rows > 4 and channels == x.size(1) else x
+
+
+def _mask_of_a_size(self: nn.Module, x: Tensor) -> Tensor:
+    mask = x.new_zeros(x.shape[2:])
+    mask[1:, ::2] = 1
+    return x + mask.masked_fill(mask == 0, -1.0)
+
+
+def _unpack(self: nn.Module, x: Tensor) -> Tensor:
+    a, b, c = self.conv(x).repeat(1, 3, 1, 1).unflatten(1, (3, 4)).unbind(1)
+    return a + torch.roll(b, (1, 1), (2, 3)) * c[..., 1:, :].mean((2, 3), keepdim=True)
+
+
+def _constant_layer(self: nn.Module, x: Tensor) -> Tensor:
+    bias = self.conv(torch.ones(1, 4, 1, 1) * self.conv.bias.view(1, -1, 1, 1))
+    return x + torch.clamp(bias, max=1.0).exp()
+
+
+def _norms(self: nn.Module, x: Tensor) -> Tensor:
+    return F.normalize(x, dim=1) + x.norm(p=2, dim=(2, 3), keepdim=True) + F.adaptive_max_pool2d(x, 1)
+
+
+def _batch_in_zeros(self: nn.Module, x: Tensor) -> Tensor:
+    ones = torch.ones((x.shape[0], 1, x.shape[2], 1), device=x.device, dtype=x.dtype)
+    return x + ones.cumsum(2)
+
+
+def _write_to_a_slice_nobody_else_reads(self: nn.Module, x: Tensor) -> Tensor:
+    y = torch.cat([self.conv(x), x], 1)[:, :4]
+    y += x
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        _branch_on_a_size,
+        _mask_of_a_size,
+        _unpack,
+        _constant_layer,
+        _norms,
+        _batch_in_zeros,
+        _write_to_a_slice_nobody_else_reads,
+    ],
+)
+def test_code_that_asks_for_sizes_is_traced_without_the_exporter(
+    function: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fupruner.graph.trace.capture", None)
+    model = randomize(Forward(function, conv=nn.Conv2d(4, 4, 1)))
+    graph = trace(model, X)
+    assert graph.meta["dynamic_batch"]
+    for x in (X, X[:1], torch.randn(5, *X.shape[1:])):
+        assert_same_function(model, graph, x)
+
+
+def test_library_functions_marked_as_opaque_are_traced_through(
+    monkeypatch: pytest.MonkeyPatch, zoo: ModuleType
+) -> None:
+    monkeypatch.setattr("fupruner.graph.trace.capture", None)
+    x = torch.randn(2, 3, 64, 64)
+    model = zoo.models.swin_transformer.SwinTransformer([4, 4], 12, [2, 2], [1, 2], [7, 7], num_classes=5)
+    assert_same_function(model.eval(), trace(model, x), x)
+
+
+def test_attention_modules_are_traced_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fupruner.graph.trace.capture", None)
+    model = Forward(
+        lambda self, x: self.mha(x, x, x, need_weights=False)[0], mha=nn.MultiheadAttention(8, 2, batch_first=True)
+    )
+    x = torch.randn(2, 5, 8)
+    assert_same_function(model.eval(), trace(model, x), x)
 
 
 def test_model_keeps_its_mode_and_its_weights() -> None:
