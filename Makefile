@@ -11,7 +11,7 @@ CHECKED := src tests examples $(wildcard benchmarks)
 quietly = @out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; echo "failed: $(1)"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs bench clean
+.PHONY: help demo test campaign lint format types docs bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ demo: $(INSTALLED) ## train a small network on handwritten digits, then optimize
 
 test: lint types $(ZOO) ## everything that has to hold: format, lint, types, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
+
+campaign: $(ZOO) ## nightly: fuse FUPRUNER_FUZZ random networks (2000) at each level; FUPRUNER_SEED repeats a run
+	@FUPRUNER_FUZZ=$${FUPRUNER_FUZZ:-2000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/property/test_fusion_laws.py -q -s \
+		--hypothesis-seed=$${FUPRUNER_SEED:-$$(date +%Y%m%d)} -k every_level
 
 lint: $(INSTALLED) ## formatting and lint
 	$(call quietly,$(BIN)/ruff format --check $(CHECKED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -211,6 +212,34 @@ def compose_kernels(first: Tensor, second: Tensor, *, spacing: tuple[int, ...], 
     if math.prod(second.shape[2:]) == 1 and math.prod(first.shape[2:]) == 1:
         return (second.flatten(1) @ first.flatten(1)).view(second.shape[0], first.shape[1], *first.shape[2:])
     return TRANSPOSE_OF_RANK[first.dim() - 2](second, first, stride=spacing, dilation=dilation)  # type: ignore[no-any-return]
+
+
+def compose_with_depthwise(
+    dense: Tensor, taps: Tensor, *, spacing: tuple[int, ...], dilation: tuple[int, ...]
+) -> Tensor:
+    """Kernel of a dense and a depthwise convolution in a row, tap by tap.
+
+    Args:
+        dense: (out, in, *k1); channel axis 1 or 0 is the one that the depthwise filters act on, as ``taps`` says by its shape.
+        taps: (1, in, *k2) or (out, 1, *k2).
+        spacing: input pixels between neighbouring taps of ``dense``, per axis.
+        dilation: input pixels between neighbouring taps of ``taps``.
+
+    Returns:
+        (out, in, *k), k = (k1 - 1) * spacing + (k2 - 1) * dilation + 1.
+    """
+    k1, k2 = dense.shape[2:], taps.shape[2:]
+    wide = dense.new_zeros(
+        *dense.shape[:2], *((a - 1) * s + (b - 1) * d + 1 for a, b, s, d in zip(k1, k2, spacing, dilation, strict=True))
+    )
+    for i, tap in enumerate(itertools.product(*map(range, k2))):
+        where = tuple(
+            slice(at * d, at * d + (k - 1) * s + 1, s) for at, d, k, s in zip(tap, dilation, k1, spacing, strict=True)
+        )
+        one = taps.flatten(2)[..., i]
+        inside: Any = (slice(None), slice(None), *where)
+        wide[inside] += dense * one.view(*one.shape, *[1] * len(k1))
+    return wide
 
 
 def macs_of(layer: Any, out_shape: tuple[int, ...]) -> int:

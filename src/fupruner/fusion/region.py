@@ -10,8 +10,9 @@ from torch import Tensor, fx
 
 from fupruner.fusion.rule import Match
 from fupruner.graph import edit, shapes
+from fupruner.graph.double import FastDepthwise
 
-_SMALL: tuple[tuple[int, int], ...] = ((6, 5), (23, 22))
+_SMALL: tuple[tuple[int, int], ...] = ((5, 4), (23, 22))
 """Rows and columns to which images are cut for the check; one odd and one even, so that strides meet both."""
 
 
@@ -30,7 +31,8 @@ class Region:
         self.values, self.expected = self._first_evaluation()
 
     def _first_evaluation(self) -> tuple[dict[fx.Node, Any], Any]:
-        for candidate in _shapes_to_try([shapes.shape_of(node) for node in self.match.inputs]):
+        full = [shapes.shape_of(node) for node in self.match.inputs]
+        for candidate in _shapes_to_try(full, one_image=not _numbers_before(self.nodes, self.match.inputs)):
             values = _random_values(self.match, candidate)
             try:
                 return values, evaluate(self.graph_module, self.nodes, values, self.match.output)
@@ -88,6 +90,11 @@ def evaluate(
         EmptyError: the output has no elements.
     """
     nodes = list(nodes)
+    with FastDepthwise():
+        return _evaluate(graph_module, nodes, values, output)
+
+
+def _evaluate(graph_module: fx.GraphModule, nodes: list[fx.Node], values: dict[fx.Node, Any], output: fx.Node) -> Any:
     known: dict[fx.Node, Any] = {**values, **_numbers_before(nodes, values)}
 
     def load(argument: Any) -> Any:
@@ -111,12 +118,23 @@ def _numbers_before(nodes: Iterable[fx.Node], given: Iterable[fx.Node]) -> dict[
     return {n: n.meta["value"] for node in nodes for n in node.all_input_nodes if "value" in n.meta and n not in given}
 
 
-def _shapes_to_try(full: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """Shapes for the inputs of a region, small ones first; where the small ones do not fit, the next are tried."""
+def _shapes_to_try(full: list[tuple[int, ...]], *, one_image: bool) -> list[list[tuple[int, ...]]]:
+    """Shapes for the inputs of a region, small ones first; where the small ones do not fit, the next are tried.
+
+    Args:
+        full: shapes in the network.
+        one_image: whether images alone may be cut to the first one of the batch.
+    """
     tried = []
+    alone = one_image and all(len(s) == 4 for s in full) and len({s[0] for s in full}) == 1
     for size in _SMALL:
         tried.append(
-            [(*s[:2], *(min(d, m) for d, m in zip(s[2:], size, strict=True))) if len(s) == 4 else s for s in full]
+            [
+                (1 if alone else s[0], s[1], *(min(d, m) for d, m in zip(s[2:], size, strict=True)))
+                if len(s) == 4
+                else s
+                for s in full
+            ]
         )
     tried.append(
         [(s[0], *(min(d, m) for d, m in zip(s[1:3], _SMALL[0], strict=True)), s[3]) if len(s) == 4 else s for s in full]

@@ -65,7 +65,7 @@ def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, smal
     ):  # some networks refuse images that are too small for their last layers
         if found or (side >= largest and side != largest):
             continue
-        for batch, odd in ((2, 0), (3, 1)):
+        for batch, odd in ((1, 0), (2, 1)):  # one of them is not the example's
             delta = side - largest + odd
             candidate = tuple(random_like(x, batch=batch, delta=delta, seed=batch) for x in example_inputs)
             if runs(candidate):

@@ -184,7 +184,7 @@ def test_a_network_that_insists_on_float32_is_refused_in_words() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear = nn.Linear(4, 4)
+            self.linear = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
 
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(torch.ones_like(x, dtype=torch.float32).cumsum(1))

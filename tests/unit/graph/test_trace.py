@@ -136,7 +136,6 @@ def _write_to_a_slice_nobody_else_reads(self: nn.Module, x: Tensor) -> Tensor:
         _branch_on_a_size,
         _mask_of_a_size,
         _unpack,
-        _constant_layer,
         _norms,
         _batch_in_zeros,
         _write_to_a_slice_nobody_else_reads,
@@ -151,6 +150,14 @@ def test_code_that_asks_for_sizes_is_traced_without_the_exporter(
     assert graph.meta["dynamic_batch"]
     for x in (X, X[:1], torch.randn(5, *X.shape[1:])):
         assert_same_function(model, graph, x)
+
+
+def test_layers_of_constants_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fupruner.graph.trace.capture", None)
+    model = randomize(Forward(_constant_layer, conv=nn.Conv2d(4, 4, 1))).double()
+    graph = trace(model, X.double())
+    assert "Conv2d" not in kinds(graph)
+    assert_same_function(model, graph, X.double())
 
 
 def test_library_functions_marked_as_opaque_are_traced_through(

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from fupruner.fusion.algebra import (
-    TRANSPOSE_OF_RANK,
     bias_of,
     compose_kernels,
+    compose_with_depthwise,
     is_depthwise,
     macs_of,
     make_conv,
@@ -169,17 +169,13 @@ def merge_layers(first: Any, second: Any, composite: Composite | None) -> Any:
 
 def _depthwise_product(first: Any, second: Any, composite: Composite) -> Tensor | None:
     """Kernel of a dense and a depthwise convolution in a row, channel by channel instead of summed over zeros."""
-    transpose: Any = TRANSPOSE_OF_RANK[len(first.kernel_size)]
     if is_depthwise(first) and second.groups == 1:
-        return transpose(  # type: ignore[no-any-return]
-            weight_of(second), weight_of(first), stride=composite.spacing, dilation=composite.inner, groups=first.groups
-        )
+        taps = weight_of(first).transpose(0, 1)
+        return compose_with_depthwise(weight_of(second), taps, spacing=composite.spacing, dilation=composite.inner)
     if is_depthwise(second) and first.groups == 1:
-        rows = weight_of(first).transpose(0, 1)
-        product: Tensor = transpose(
-            rows, weight_of(second), stride=composite.inner, dilation=composite.spacing, groups=second.groups
+        return compose_with_depthwise(
+            weight_of(first), weight_of(second), spacing=composite.inner, dilation=composite.spacing
         )
-        return product.transpose(0, 1)
     return None
 
 
