@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -96,6 +97,19 @@ class Upsample(nn.Module):
         return nn.functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
+class Lifted(nn.Module):
+    """A module for sequences (1) or volumes (3), run on images."""
+
+    def __init__(self, module: nn.Module, dims: int) -> None:
+        super().__init__()
+        self.module, self.dims = module, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dims == 3:
+            return self.module(x.unsqueeze(2)).squeeze(2)
+        return self.module(x.flatten(2)).unflatten(2, (x.shape[2], x.shape[3]))
+
+
 def _activation(draw: Draw) -> nn.Module:
     kinds = [
         nn.ReLU(),
@@ -130,8 +144,14 @@ def _conv(
     divisors = [g for g in (1, 1, 2, channels) if channels % g == 0 and out % g == 0]
     groups = _pick(draw, *divisors)
     padding = dilation * (kernel // 2) if same else _pick(draw, 0, 1)
-    mode = str(draw(st.sampled_from(["zeros", "zeros", "zeros", "reflect", "circular"]))) if padding == 1 else "zeros"
+    mode = (
+        str(draw(st.sampled_from(["zeros", "zeros", "zeros", "reflect", "circular", "replicate"])))
+        if padding == 1
+        else "zeros"
+    )
     conv = nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias=_flag(draw), padding_mode=mode)
+    if same and stride == 1 and mode == "zeros" and _pick(draw, 0, 0, 0, 1):
+        conv.padding = "same"
     layers: list[nn.Module] = [conv]
     if _flag(draw):
         layers.append(nn.BatchNorm2d(out, affine=_pick(draw, 1, 1, 0) == 1))
@@ -201,6 +221,51 @@ def _pooled(draw: Draw, channels: int) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), channels
 
 
+def _transposed(draw: Draw, channels: int) -> tuple[nn.Module, int]:
+    """A transposed convolution that keeps or doubles the image, between things that fold into it or must not."""
+    stride = _pick(draw, 1, 2)
+    out = _pick(draw, 2, 4)
+    groups = _pick(draw, *[g for g in (1, 2) if channels % g == 0 and out % g == 0])
+    up = nn.ConvTranspose2d(channels, out, 3, stride, 1, stride - 1, groups=groups, bias=_flag(draw))
+    layers: list[nn.Module] = [up, nn.BatchNorm2d(out) if _flag(draw) else Arithmetic(out), _activation(draw)]
+    if _flag(draw):
+        layers.insert(0, nn.BatchNorm2d(channels) if _flag(draw) else _conv(draw, channels, channels, kernel=1))
+    layers.append(nn.MaxPool2d(stride))
+    return nn.Sequential(*layers), out
+
+
+def _other_ranks(draw: Draw, channels: int) -> tuple[nn.Module, int]:
+    """Convolutions over sequences and volumes, with norms on either side."""
+    conv: Any
+    norm: Any
+    dims, conv, norm = (1, nn.Conv1d, nn.BatchNorm1d) if _flag(draw) else (3, nn.Conv3d, nn.BatchNorm3d)
+    groups = _pick(draw, 1, channels)
+    layers = [conv(channels, channels, 3, 1, 1, groups=groups, bias=_flag(draw)), norm(channels)]
+    if _flag(draw):
+        layers.reverse()
+    layers += [nn.ReLU(), conv(channels, channels, 1)]
+    return Lifted(nn.Sequential(*layers), dims), channels
+
+
+def _asymmetric(draw: Draw, channels: int) -> tuple[nn.Module, int]:
+    kernels: list[tuple[tuple[int, int], tuple[int, int]]] = [((3, 3), (1, 1)), ((1, 3), (0, 1)), ((3, 1), (1, 0))]
+    branches: list[nn.Module] = [
+        nn.Sequential(nn.Conv2d(channels, channels, kernel, 1, padding, bias=False), nn.BatchNorm2d(channels))
+        for kernel, padding in kernels[_pick(draw, 0, 1) :]
+    ]
+    return Branches(branches, "sum"), channels
+
+
+def _normed(draw: Draw, channels: int) -> tuple[nn.Module, int]:
+    """Norms without running statistics, which nothing may fold."""
+    norms = [
+        nn.GroupNorm(1, channels),
+        nn.InstanceNorm2d(channels, affine=True),
+        nn.BatchNorm2d(channels, track_running_stats=False),
+    ]
+    return nn.Sequential(_conv(draw, channels, channels), norms[_pick(draw, 0, 1, 2)], _activation(draw)), channels
+
+
 def _odd(draw: Draw, channels: int) -> tuple[nn.Module, int]:
     """The rest: shuffles, arithmetic, shared modules, upsampling, chains without activations, padding that changes sizes."""
     pair = [
@@ -222,7 +287,8 @@ def _odd(draw: Draw, channels: int) -> tuple[nn.Module, int]:
     return choices[_pick(draw, *range(len(choices)))], channels
 
 
-_BLOCKS = (_plain, _plain, _basic, _basic, _preactivation, _inverted, _parallel, _parallel, _pooled, _odd, _odd)
+_BLOCKS = (_plain, _plain, _basic, _basic, _preactivation, _inverted, _parallel, _parallel, _pooled, _odd, _odd, _transposed, _other_ranks,
+           _asymmetric, _normed)  # fmt: skip
 
 
 @st.composite
