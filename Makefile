@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ZOO := .venv/.installed-zoo
+DEVICES := .venv/.installed-targets
 CHECKED := src tests examples $(wildcard benchmarks)
 
 # Prints the output of a command only if it fails.
@@ -19,7 +20,7 @@ help: ## show this list
 demo: $(INSTALLED) ## train a small network on handwritten digits, then optimize it (under five minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/python examples/digits_demo.py # so small a network that threads would only wait
 
-test: lint types $(ZOO) ## everything that has to hold: format, lint, types, tests
+test: lint types $(ZOO) $(DEVICES) ## everything that has to hold: format, lint, types, tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -rs
 
 campaign: $(ZOO) ## nightly: fuse FUPRUNER_FUZZ random networks (2000) at each level; FUPRUNER_SEED repeats a run
@@ -51,6 +52,11 @@ $(INSTALLED): pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@echo "Installing FuPruner and its tools into .venv (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Libraries of vendors, for the tests only. --no-deps for the same reason.
+$(DEVICES): $(INSTALLED) tests/requirements-targets.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement tests/requirements-targets.txt
 	@touch $@
 
 # Networks of other people, for the tests only. --no-deps: they must not move the version of torch.

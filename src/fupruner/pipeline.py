@@ -47,7 +47,7 @@ from fupruner.safety import kept_safe
 from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
-from fupruner.training.task import Task
+from fupruner.training.task import Task, calibration_images
 
 SLOWER = 0.05
 """A measured slow-down up to this share may be noise of the timing."""
@@ -119,8 +119,10 @@ def prune(
     if speedup is not None and not speedup > 1:
         raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
     inputs, device = example_tuple(example_inputs), get_target(target)
+    traced = trace(as_module(model), inputs)
+    device = device.adapted(traced, None if data is None else calibration_images(data))
     cost_model = device.cost_model()
-    graph, _ = fuse_graph(trace(as_module(model), inputs), inputs, fusion, cost_model=cost_model)
+    graph, _ = fuse_graph(traced, inputs, fusion, cost_model=cost_model)
     network = insert_gates(graph, activations=fusion != "none")
     _require_prunable(network)
     planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment, device.precision)
@@ -164,8 +166,17 @@ def _score(network: GatedNetwork, importance: str, data: Task | None) -> Importa
     return measure_importance(network, data, Options().calibration_images)
 
 
-def export(module: Model, example_inputs: Example, path: str | Path, target: str = "cpu") -> ExportResult:
+def export(
+    module: Model, example_inputs: Example, path: str | Path, target: str = "cpu", *, data: Task | None = None
+) -> ExportResult:
     """Write a network for a target (or, with the ending ``.pt2``, for PyTorch alone) and check the file.
+
+    Args:
+        module: a module, which is left untouched, or the path or name of a network.
+        example_inputs: a tensor or tuple of tensors, batch first.
+        path: the file to write; what ships beside it gets the same name with other endings.
+        target: the device.
+        data: a task on whose training images int8 is calibrated; without it, on the example inputs.
 
     Raises:
         TargetError: the target's format cannot hold the network, or the file computes something else.
@@ -173,7 +184,10 @@ def export(module: Model, example_inputs: Example, path: str | Path, target: str
     module, inputs, path = as_module(module), example_tuple(example_inputs), Path(path)
     if path.suffix == ".pt2":
         return ExportResult((path,), save_pt2(module, inputs, path))
-    return get_target(target).export(module, inputs, path)
+    device = get_target(target)
+    if data is not None:
+        device = device.adapted(module, calibration_images(data))
+    return device.export(module, inputs, path)
 
 
 def measure(
@@ -233,12 +247,13 @@ def optimize(
     options = parse_options(given, "optimize()")
     world = join()
     trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
-    device, run = RecordedTarget(get_target(options.target), trainer.journal), RunFolder(Path(out), world)
+    device, run = get_target(options.target), RunFolder(Path(out), world)
     progress = progress if progress is not None and world.is_main else Silent()
     inputs = example_tuple(example_inputs)
     progress.stage("trace and fuse", None)
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)
+    device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     _require_reachable(graph, inputs, device, options.speedup)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
@@ -295,6 +310,13 @@ def _require_reachable(
         )
 
 
+def _original_accuracy(setting: Setting, file: Path) -> float:
+    """What the user has now: of the shipped original, or, where shipping quantises, of the network before that."""
+    if setting.target.precision == "int8":
+        return setting.task.evaluate(setting.graph)
+    return setting.task.score(lambda x: setting.target.predict(file, x))
+
+
 def _require_prunable(network: GatedNetwork) -> None:
     if not network.groups.prunable and not network.branches:
         raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
@@ -307,7 +329,7 @@ def _baseline(setting: Setting) -> Figures:
     target.export(setting.graph, setting.example_inputs, file)
     latency = target.compare([file], setting.example_inputs, threads=setting.options.threads).measurements[0]
     size = cost.figures(setting.graph)
-    accuracy = setting.task.score(lambda x: target.predict(file, x))
+    accuracy = _original_accuracy(setting, file)
     return Figures(
         accuracy=accuracy,
         latency_ms=latency.latency_ms,

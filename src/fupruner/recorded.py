@@ -15,7 +15,7 @@ from fupruner.journal import Journal
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.records import Comparison, Fact, LayerTime, Metric
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.price_cache import layer_key
 from fupruner.training.outputs import Outputs
 from fupruner.training.task import Predict, Task
@@ -35,6 +35,10 @@ class RecordedTarget(Target):
         self.name, self.ships, self.suffix, self.precision = target.name, target.ships, target.suffix, target.precision
         self.alignment, self.operators, self.grade = target.alignment, target.operators, target.grade
         self.judged_in, self.recipe = target.judged_in, target.recipe
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """The same target for one network and its data, with the same journal."""
+        return RecordedTarget(self.target.adapted(module, images), self.journal)
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write and check the file, in process 0."""

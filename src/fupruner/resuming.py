@@ -27,7 +27,7 @@ from fupruner.resumable import Trainer
 from fupruner.run_folder import RunFolder
 from fupruner.safety import kept_safe
 from fupruner.targets.registry import get_target
-from fupruner.training.task import Task
+from fupruner.training.task import Task, calibration_images
 
 
 def resume(
@@ -78,7 +78,8 @@ def _go_on(
     task = task if task is not None else find_task(origin, options, folder)
     require_same(origin, graph, task)
     files.event("resumed", version=__version__)
-    device = RecordedTarget(get_target(options.target), trainer.journal)
+    target = get_target(options.target).adapted(graph, calibration_images(task))
+    device = RecordedTarget(target, trainer.journal)
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     return carry_out(graph, inputs, task, device, options, files, trainer, progress, fusion, origin.model)
 

@@ -17,7 +17,7 @@ FLAGS = {
     "fuse": {"--only", "--target", "--without", "--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
     "prune": {"--data", "--help", "--input-shape", "--json", "--out", "--ratio", "--speedup", "--target", "--weights", "MODEL"},
     "bench": {"--help", "--json", "--target", "--threads", "FILE"},
-    "export": {"--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
+    "export": {"--data", "--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
     "targets": {"--help", "--install", "--json"},
     "report": {"--help", "--json", "RUN"},
     "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},

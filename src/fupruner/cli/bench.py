@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import Json, example_inputs, onnx_input_shape, shipped_file
+from fupruner.cli.inputs import Json, example_inputs, shipped_file, shipped_input_shape
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import latency_table
 from fupruner.errors import InputError
@@ -31,8 +31,8 @@ def bench(
 
     parse(target=target, threads=threads)
     device = get_target(target)
-    paths = [shipped_file(path) for path in files]
-    shapes = {path: onnx_input_shape(path) for path in paths}
+    paths = [shipped_file(path, device.suffix) for path in files]
+    shapes = {path: shipped_input_shape(path) for path in paths}
     if len(set(shapes.values())) > 1:
         raise InputError(
             "The networks take different inputs: " + ", ".join(f"{p} {s}" for p, s in shapes.items()) + "."

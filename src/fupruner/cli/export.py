@@ -11,7 +11,15 @@ import typer
 
 import fupruner
 from fupruner.cli.flags import default, option, parse
-from fupruner.cli.inputs import InputShape, Json, Weights, load_network, new_folder
+from fupruner.cli.inputs import (
+    InputShape,
+    Json,
+    Weights,
+    labelled_images,
+    load_network,
+    new_folder,
+    require_calibration,
+)
 from fupruner.cli.shell import output, print_json, results_only
 
 
@@ -23,6 +31,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to; new or empty.")],
     target: Annotated[str, option("target")] = default("target"),
     weights: Weights = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Images to calibrate int8 on, named as for 'optimize'.")
+    ] = None,
     input_shape: InputShape = None,
     json: Json = False,
 ) -> None:
@@ -31,11 +42,14 @@ def export(
 
     parse(target=target)
     new_folder(out)
-    name = "model" + get_target(target).suffix
+    device = get_target(target)
+    require_calibration(device, data)
+    name = "model" + device.suffix
     with results_only(json):
         network = load_network(model, weights, input_shape)
+        more = {} if data is None else {"data": labelled_images(network, data)}
         out.mkdir(parents=True, exist_ok=True)
-        result = fupruner.export(network.module, network.inputs, out / name, target=target)
+        result = fupruner.export(network.module, network.inputs, out / name, target=target, **more)
     if json:
         print_json({"files": [str(file) for file in result.files], "max_error": result.max_error})
         return

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fupruner.errors import InputError
 
 if TYPE_CHECKING:
+    from fupruner.targets.base import Target
     from fupruner.training.task import Task
 
 InputShape = Annotated[
@@ -139,6 +140,32 @@ def new_file(path: Path, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def require_calibration(target: Target, data: str | None) -> None:
+    """Make sure that there are images where int8 ships: its scales are taken from them.
+
+    Raises:
+        InputError: there are none.
+    """
+    if target.precision == "int8" and data is None:
+        raise InputError(
+            f"Target {target.name} ships int8, which is calibrated on images; none were given.",
+            hint="Give some with --data, named as for 'fupruner optimize'.",
+        )
+
+
+def shipped_input_shape(path: Path) -> tuple[int, ...]:
+    """Shape of the first input of a shipped file without the batch, channels first.
+
+    Raises:
+        InputError: the file cannot be read, or its input has an open size other than the batch.
+    """
+    if path.suffix != ".tflite":
+        return onnx_input_shape(path)
+    from fupruner.targets.edge_tpu.convert import input_shape
+
+    return input_shape(path.read_bytes())
+
+
 def not_the_input(out: Path | None, model: str) -> None:
     """Make sure that a result does not replace the network it is made from.
 
@@ -149,13 +176,13 @@ def not_the_input(out: Path | None, model: str) -> None:
         raise InputError(f"--out {out} is the network that was given.", hint="Name another file.")
 
 
-def shipped_file(path: Path) -> Path:
+def shipped_file(path: Path, suffix: str = ".onnx") -> Path:
     """The file to time: itself, or the exported network of a run folder.
 
     Raises:
         InputError: there is no such file.
     """
-    file = path / "model.onnx" if path.is_dir() else path
+    file = path / f"model{suffix}" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"There is no file {file}.")
     return file

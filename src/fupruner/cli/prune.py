@@ -20,6 +20,7 @@ from fupruner.cli.inputs import (
     load_network,
     new_file,
     not_the_input,
+    require_calibration,
 )
 from fupruner.cli.shell import output, print_json, results_only
 from fupruner.cli.tables import width_table
@@ -57,7 +58,9 @@ def prune(
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
     parse(target=target, speedup=speedup)
-    new_file(out, (get_target(target).suffix, ".pt2"))
+    device = get_target(target)
+    require_calibration(device, data)
+    new_file(out, (device.suffix, ".pt2"))
     not_the_input(out, model)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json):
@@ -71,7 +74,8 @@ def prune(
 
 def _run(network: Network, amount: dict[str, Any], target: str, data: Task | None, out: Path) -> Plan:
     result = fupruner.prune(network.module, network.inputs, target=target, data=data, **amount)
-    fupruner.export(result.module, network.inputs, out, target=target)
+    more = {} if data is None else {"data": data}
+    fupruner.export(result.module, network.inputs, out, target=target, **more)
     return result.plan
 
 

@@ -37,5 +37,5 @@ def freeze(
         return slimmed
     pruning.schedule = replace(pruning.schedule, speedup=asked * asked / measured)
     decision = pruning.decide(pruning.schedule.deadline)
-    note(f"measured {measured:.2f}x instead of {asked:.2f}x: planned again, {decision.closed} gates closed")
+    note(f"came out at {measured:.2f}x instead of {asked:.2f}x: planned again, {decision.closed} gates closed")
     return slim(pruning.network, example_inputs)

@@ -174,13 +174,13 @@ def _compare(record: Sweep, folder: Path, target: Target, inputs: tuple[Tensor, 
     if not done or record.baseline is None:
         return record
     progress.stage("time all networks in turn", None)
-    original = folder / done[0].folder / "baseline.onnx"
+    original = folder / done[0].folder / f"baseline{target.suffix}"
     compared: dict[int, Trial] = {}
     baseline = record.baseline
     try:
         for start in range(0, len(done), AT_ONCE):
             group = done[start : start + AT_ONCE]
-            files = [original, *(folder / trial.folder / "model.onnx" for trial in group)]
+            files = [original, *(folder / trial.folder / f"model{target.suffix}" for trial in group)]
             comparison = target.compare(files, inputs)
             baseline = baseline.model_copy(update={"latency_ms": comparison.measurements[0].latency_ms})
             compared.update({trial.number: timed(trial, comparison, i) for i, trial in enumerate(group, 1)})

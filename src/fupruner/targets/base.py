@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ class ExportResult:
 
     files: tuple[Path, ...]
     max_error: float
+
+
+Images = Callable[[], Tensor]
+"""Gives images of the user's training data (N, ...), prepared as the network takes them; asked only where they are needed."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,15 @@ class Target(ABC):
     grade: Grade
     judged_in: str
     recipe: str
+
+    @abstractmethod
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """This target for one network and its data: what is quantised is calibrated on the images. May be itself.
+
+        Args:
+            module: the original network.
+            images: of the user's data, or None where there are none; example inputs then stand in.
+        """
 
     @abstractmethod
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:

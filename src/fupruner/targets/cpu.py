@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.records import Comparison, Fact, Grade, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.check import arrays, batch_of, in_chunks, random_like, worst_error
 from fupruner.targets.latency_table import LatencyTable
 from fupruner.targets.node_names import file_names
@@ -55,6 +55,10 @@ class CpuTarget(Target):
     def __init__(self) -> None:
         self.alignment = channel_block()
         self.judged_in = f"ONNX Runtime {onnxruntime.__version__}"
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """Itself: nothing is quantised."""
+        return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write an ONNX file and check it in the runtime, at the example's batch size and at another one.

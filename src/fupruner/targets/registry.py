@@ -21,6 +21,7 @@ BUILT_IN = tuple(
     EntryPoint(name=name, value=f"fupruner.targets.{value}", group=GROUP)
     for name, value in (
         ("cpu", "cpu:CpuTarget"),
+        ("edge-tpu", "edge_tpu.target:EdgeTpuTarget"),
         ("jetson-nano", "jetson.target:jetson_nano"),
         ("jetson-tx2", "jetson.target:jetson_tx2"),
         ("ncs", "myriad.target:ncs"),
@@ -28,7 +29,7 @@ BUILT_IN = tuple(
     )
 )
 
-NOT_YET = ("edge-tpu", "openvino-cpu", "litert-cpu")
+NOT_YET = ("openvino-cpu", "litert-cpu")
 
 
 def target_names() -> tuple[str, ...]:

@@ -203,3 +203,15 @@ def evaluating(model: nn.Module) -> Iterator[Predict]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+QUANTISATION_IMAGES = 128
+
+
+def calibration_images(task: Task) -> Callable[[], Tensor]:
+    """Training images of a task (N, ...), on the CPU, for what has to be calibrated before it ships."""
+
+    def images() -> Tensor:
+        return torch.cat([task.inputs(batch).detach().cpu() for batch in task.calibration_batches(QUANTISATION_IMAGES)])
+
+    return images

@@ -32,6 +32,8 @@ class MacModel(CostModel):
 class TinyBoard(Target):
     name, ships, suffix, precision, alignment = "tiny-board", "TorchScript", ".ts", "float32", 4
     operators, grade, judged_in, recipe = None, "estimated", "PyTorch", "tiny-run model.ts"
+    def adapted(self, module, images):
+        return self
     def export(self, module, example_inputs, path):
         path = Path(path)
         torch.save(module, path)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.jetson import era
 from fupruner.targets.jetson.cost import ALIGNMENT, NANO, NANO_PACE, TX2, TX2_PACE, Device, Pace, Roofline
 from fupruner.targets.jetson.operators import OPERATORS, OPSET, require_buildable
@@ -49,6 +49,10 @@ class JetsonTarget(Target):
         self.name, self._title, self._device = name, title, device
         self.judged_in = judged_in_half()
         self._model = Roofline(title, device, pace)
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """Itself: nothing is quantised."""
+        return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write an ONNX file for batch 1 with the script that builds it, and check it in half precision.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.myriad import compiler
 from fupruner.targets.myriad.cost import Myriad2, MyriadX
 from fupruner.targets.myriad.stages import total_stages
@@ -87,6 +87,10 @@ class MyriadTarget(Target):
         self.judged_in = judged_in_half()
         self.recipe = _RECIPE.format(version=stick.version)
         self._stick = stick
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """Itself: nothing is quantised."""
+        return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write an ONNX file for batch 1, check it in half precision, and compile it where the compiler is installed.

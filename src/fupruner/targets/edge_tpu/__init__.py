@@ -1,0 +1,1 @@
+"""Google Coral Edge TPU: fully quantised TFLite files, in the form that its compiler takes."""
