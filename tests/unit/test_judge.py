@@ -29,6 +29,9 @@ class Judge:
         self.asked += 1
         return float(predict(None))
 
+    def evaluate(self, module: float) -> float:
+        return module
+
 
 def outcome(number: int, speedup: float, looked: float, judged: float) -> Any:
     history = SimpleNamespace(attempt=number)
@@ -37,11 +40,11 @@ def outcome(number: int, speedup: float, looked: float, judged: float) -> Any:
     )
 
 
-def setting(*, judged: bool = True, **options: Any) -> Any:
+def setting(*, judged: bool = True, precision: str = "float32", **options: Any) -> Any:
     task = Judge()
     return SimpleNamespace(
         task=task, judge=Judge() if judged else task, options=Options(max_drop=1.0, **options), progress=Silent(),
-        baseline_file=Path("90.0"), target=SimpleNamespace(predict=lambda file, x: str(file)),
+        baseline_file=Path("90.0"), graph=91.0, target=SimpleNamespace(predict=lambda file, x: str(file), precision=precision),
     )  # fmt: skip
 
 
@@ -79,3 +82,16 @@ def test_without_other_data_nothing_is_asked_again() -> None:
     assert verdict.final.accuracy == 89.5
     assert given.judge.asked == 0
     assert not verdict.judgement.divided
+
+
+def test_what_is_quantised_is_held_against_the_float_original() -> None:
+    verdict = judge(setting(precision="int8"), figures(91.2), [outcome(1, 1.5, 90.5, 90.1)])
+    assert (verdict.baseline.accuracy, verdict.final.accuracy, verdict.satisfied) == (91.0, 90.1, True)
+
+
+@pytest.mark.parametrize(("judged", "float_original"), [(True, 91.0), (False, 91.2)])
+def test_a_quantised_original_that_is_kept_has_to_hold_too(judged: bool, float_original: float) -> None:
+    verdict = judge(setting(precision="int8", judged=judged), figures(91.2), [])
+    assert verdict.best is None
+    assert (verdict.baseline.accuracy, verdict.final.accuracy) == (float_original, 90.0)
+    assert verdict.satisfied == (float_original - 90.0 <= 1.0)

@@ -40,7 +40,9 @@ def geometric_median(network: GatedNetwork, task: CalibrationData | None = None,
 
     A filter near the geometric median of its layer is the one that others replace best (He et al., arXiv 1811.00250).
     """
-    return _importance(network, "geometric-median", lambda filters: torch.cdist(filters.double(), filters.double()).sum(1))
+    return _importance(
+        network, "geometric-median", lambda filters: torch.cdist(filters.double(), filters.double()).sum(1)
+    )
 
 
 def bn_scale(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
