@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+import fupruner
+from fupruner.targets import cpu
+from fupruner.targets.registry import target_names
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here asserts more of a speed-up than that there is one."""
+    monkeypatch.setattr(cpu, "interleave", functools.partial(cpu.interleave, total_seconds=0.4, slot_seconds=0.01))
 
 
 @pytest.fixture
@@ -30,7 +42,7 @@ def example(monkeypatch: pytest.MonkeyPatch):
 
 def test_segmentation_is_brought_as_a_task(example, tmp_path: Path) -> None:
     segmentation: ModuleType = example("segmentation")
-    result = segmentation.main(tmp_path / "run", images=320, epochs=2)
+    result = segmentation.main(tmp_path / "run", images=224, epochs=3)
     assert result.speedup > 1.2
     assert result.baseline.accuracy > 45  # a network that sees only ground scores about 27
     validation = segmentation.shapes(256, seed=1)
@@ -65,3 +77,58 @@ def test_lightning_loop(
 ) -> None:  # zoo: metrics of Lightning import torchvision where it is installed
     pytest.importorskip("pytorch_lightning", reason="needs pip install pytorch-lightning")
     check_loop(example("lightning_loop").main(epochs=2), epochs=2)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_huggingface_trainer(example, zoo: ModuleType, tmp_path: Path) -> None:
+    for library in ("transformers", "accelerate"):
+        pytest.importorskip(library, reason="needs pip install transformers accelerate")
+    before, after, result = example("huggingface_trainer").main(tmp_path, epochs=2)
+    assert before > 70
+    assert after > before - 15
+    assert result.speedup > 1.1
+    assert [epoch.epoch for epoch in result.epochs] == [1, 2]
+
+
+def test_onnx_in_onnx_out(example, tmp_path: Path) -> None:
+    before, after, speedup = example("onnx_in_onnx_out").main(tmp_path, epochs=1)
+    assert before > 80
+    assert after > before - 10
+    assert speedup > 1.1
+    assert (tmp_path / "pruned.onnx").stat().st_size < (tmp_path / "digits.onnx").stat().st_size
+
+
+@pytest.fixture
+def tiny_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of a third-party target, found as an installed one is: by the metadata beside it."""
+    package = EXAMPLES / "third_party_target"
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    metadata = tmp_path / "site" / "fupruner_tiny_board-0.1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    points = project["entry-points"]["fupruner.targets"]
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[fupruner.targets]", *lines]) + "\n")
+    monkeypatch.syspath_prepend(str(metadata.parent))
+    monkeypatch.syspath_prepend(str(package))
+
+
+def test_third_party_target(tiny_board: None, tmp_path: Path) -> None:
+    assert "tiny-board" in target_names()
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 8, 3, padding=1),
+    ).eval()  # fmt: skip
+    images = torch.randn(1, 3, 32, 32)
+    pruned = fupruner.prune(model, images, speedup=2.0, target="tiny-board")
+    assert pruned.plan.target == "tiny-board"
+    assert pruned.plan.baseline_ms / pruned.plan.predicted_ms >= 2
+    for name, module in (("before", model), ("after", pruned.module)):
+        fupruner.export(module, images, tmp_path / f"{name}.onnx", target="tiny-board")
+    before, after = (
+        fupruner.measure(tmp_path / f"{name}.onnx", images, target="tiny-board") for name in ("before", "after")
+    )
+    assert before.latency_ms / after.latency_ms >= 1.9
+    assert (after.grade, after.target) == ("estimated", "tiny-board")

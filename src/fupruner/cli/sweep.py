@@ -83,7 +83,9 @@ def _show(out: Path) -> None:
     found = read_sweep(out)
     trials = trial_table(found)
     console = output()
-    console.print(table(headline(found), trials.columns, trials.rows, text_columns=trials.text_columns))
+    shown = len(trials.columns) - 2  # sizes are in the report; a terminal is narrow
+    rows = [row[:shown] for row in trials.rows]
+    console.print(table(headline(found), trials.columns[:shown], rows, text_columns=trials.text_columns))
     for line in story(found):
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)

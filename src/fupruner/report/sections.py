@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fupruner.records import FusionLog, Plan, Shipped
+from fupruner.records import FusionLog, Metric, Plan, Shipped
 from fupruner.report import words
 from fupruner.report.charts import Chart, charts
 from fupruner.report.data import RunReport
@@ -89,7 +89,7 @@ def sections(run: RunReport) -> list[Section]:
         _plan(run.plan) if run.plan else None,
         _fusion(run.fusion, "fusion", "Fusion") if run.fusion else None,
         _fusion(run.fusion_after, "fusion-after", "Fusion after pruning") if run.fusion_after else None,
-        _device(run.shipped) if run.shipped else None,
+        _device(run.shipped, run.metric) if run.shipped else None,
         _conditions(run),
         _use(run.shipped),
     ]
@@ -285,10 +285,10 @@ def _conditions(run: RunReport) -> Section:
     return Section("conditions", "Options and conditions", tables=tuple(table for table in tables if table.rows))
 
 
-def _device(shipped: Shipped) -> Section:
+def _device(shipped: Shipped, metric: Metric) -> Section:
     lines = (
         f"Ships as {shipped.ships}, {shipped.precision}: {', '.join(shipped.files)}.",
-        f"Accuracy was judged in {shipped.judged_in}.",
+        f"{metric.title} was judged in {shipped.judged_in}.",
     )
     old = {fact.name: fact for fact in shipped.before}
     new = {fact.name: fact for fact in shipped.after}

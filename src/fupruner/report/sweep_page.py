@@ -103,7 +103,8 @@ def trial_table(sweep: Sweep) -> Table:
     columns = (
         "Trial",
         *sweep.varied,
-        "Outcome",
+        "Requirement",
+        "Front",
         sweep.metric.title,
         "Latency",
         "Speed-up",
@@ -111,20 +112,20 @@ def trial_table(sweep: Sweep) -> Table:
         "Parameters",
     )
     rows = [_row(trial, sweep) for trial in sweep.trials]
-    return Table("All trials, as they began", columns, rows, text_columns=len(sweep.varied) + 2)
+    return Table("All trials, as they began", columns, rows, text_columns=len(sweep.varied) + 3)
 
 
 def _row(trial: Trial, sweep: Sweep) -> tuple[str, ...]:
     values = tuple(_text(trial.values.get(name, "")) for name in sweep.varied)
     if trial.reason or trial.accuracy is None or trial.latency_ms is None:
-        return (str(trial.number), *values, f"failed: {trial.reason}", "", "", "", "", "")
-    met = "requirement met" if trial.satisfied else "requirement not met"
+        return (str(trial.number), *values, f"failed: {trial.reason}", "", "", "", "", "", "")
     return (
         str(trial.number),
         *values,
-        f"{met}, on the front" if trial.number in sweep.front else met,
+        "met" if trial.satisfied else "not met",
+        "yes" if trial.number in sweep.front else "",
         sweep.metric.text(trial.accuracy),
-        f"{words.milliseconds(trial.latency_ms)} ({trial.latency_grade})",
+        f"{words.milliseconds(trial.latency_ms)} {trial.latency_grade}",
         f"{trial.speedup:.2f}x",
         words.count(trial.macs or 0),
         words.count(trial.params or 0),

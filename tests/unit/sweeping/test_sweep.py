@@ -36,7 +36,7 @@ class Task:
 class Device:
     """Times every network as its folder's result says, a quarter slower than in its own run."""
 
-    name = "cpu"
+    name, suffix, grade = "cpu", ".onnx", "measured"
 
     def compare(self, paths: list[Path], inputs: object, *, threads: int = 1) -> Comparison:
         times = [
