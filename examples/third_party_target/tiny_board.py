@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Fact, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.cpu import CpuTarget
 from fupruner.targets.onnx_device import compare_files, file_layer_times
 from fupruner.training.outputs import Outputs
@@ -58,6 +58,10 @@ class TinyBoard(Target):
     def __init__(self) -> None:
         self._host = CpuTarget()  # runs the board's files here
         self.judged_in = self._host.judged_in
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        """Itself: nothing is quantised, so nothing has to be calibrated."""
+        return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         """Write an ONNX file and check it."""
