@@ -31,6 +31,7 @@ from fupruner.pruning.verify import measured_speedup
 from fupruner.results import LoopEpoch, LoopResult
 from fupruner.targets.registry import get_target
 from fupruner.training.custom import Calibration, Loss, first_of
+from fupruner.training.task import calibration_images as calibration_images_of
 
 log = logging.getLogger(__name__)
 _DEFAULTS = Options()
@@ -100,10 +101,13 @@ class PruningCallback:
         decisions: int = _DEFAULTS.decisions,
     ) -> None:
         _check(speedup, total_steps, deadline, decisions)
-        self.example_inputs, self.target, self.fusion = example_tuple(example_inputs), get_target(target), fusion
+        self.example_inputs, self.fusion = example_tuple(example_inputs), fusion
         self.original = trace(as_module(model), self.example_inputs)
         shapes.propagate(self.original, self.example_inputs)
-        network = insert_gates(self.original)
+        network = insert_gates(self.original, activations=fusion != "none")
+        self.module: fx.GraphModule = network.graph_module.train()
+        data = Calibration(calibration, loss, inputs, self._place)
+        self.target = get_target(target).adapted(self.original, calibration_images_of(data))
         if not network.groups.prunable and not network.branches:
             raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
         planner = Planner(
@@ -113,10 +117,8 @@ class PruningCallback:
         planner.for_speedup(criterion("l2")(network, None, 0), speedup)  # refuse now what no plan can reach
         last = max(1, round(deadline * total_steps))
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
-        data = Calibration(calibration, loss, inputs, self._place)
         score = criterion(importance)
         self._pruning = DynamicPruning(network, planner, lambda n: score(n, data, calibration_images), budget)
-        self.module: fx.GraphModule = network.graph_module.train()
         self.step, self.frozen = 0, False
         self.epochs: list[LoopEpoch] = []
 
@@ -178,7 +180,7 @@ class PruningCallback:
             )
             self._decide(last=True)
         slimmed = self.slim().cpu().eval()
-        fused, _ = fuse_graph(slimmed, self.example_inputs, self.fusion, cost_model=self.target.cost_model())
+        fused = self._fused(slimmed)
         plan, network = self._pruning.plan, self._pruning.network
         assert plan is not None  # noqa: S101 - gates are frozen
         return LoopResult(
@@ -200,7 +202,7 @@ class PruningCallback:
             self._pruning.decide(step)
             if step >= deadline:
                 with self._on_cpu():
-                    freeze(self._pruning, self.example_inputs, self._speedup, log.info)
+                    freeze(self._pruning, self.example_inputs, lambda cut: self._speedup(self._fused(cut)), log.info)
                 self.frozen = True
         for module, mode in modes.items():
             module.training = mode
@@ -210,6 +212,10 @@ class PruningCallback:
             step, decision.predicted_speedup, decision.closed, decision.reopened,
         )  # fmt: skip
         return decision
+
+    def _fused(self, slimmed: fx.GraphModule) -> fx.GraphModule:
+        """As it ships: what pruning freed is fused again."""
+        return fuse_graph(slimmed.eval(), self.example_inputs, self.fusion, cost_model=self.target.cost_model())[0]
 
     def _speedup(self, module: fx.GraphModule) -> float:
         """Measured in turn with the original, as both ship."""

@@ -208,7 +208,7 @@ def evaluating(model: nn.Module) -> Iterator[Predict]:
 QUANTISATION_IMAGES = 128
 
 
-def calibration_images(task: Task) -> Callable[[], Tensor]:
+def calibration_images(task: CalibrationData) -> Callable[[], Tensor]:
     """Training images of a task (N, ...), on the CPU, for what has to be calibrated before it ships."""
 
     def images() -> Tensor:

@@ -12,7 +12,7 @@ from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.verify import measured_speedup, verified_plan
 from fupruner.records import Comparison, Fact, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from unit.pruning import nets
 from unit.pruning.test_plan import ByWork
 
@@ -25,6 +25,9 @@ class Stubborn(Target):
     def __init__(self, share: float) -> None:
         self.share = share
         self.made: dict[Path, float] = {}
+
+    def adapted(self, module: nn.Module, images: Images | None) -> Target:
+        return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
         assert isinstance(module, torch.fx.GraphModule)
