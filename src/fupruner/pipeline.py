@@ -29,17 +29,17 @@ from fupruner.options import Options, parse_options, write_options
 from fupruner.origin import Source, write_origin
 from fupruner.parallel import join
 from fupruner.progress import Catching, Progress, Silent
-from fupruner.pruning.compensate import compensate
+from fupruner.pruning.compensate import compensate, require_fit
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
-from fupruner.pruning.plan import Planner
+from fupruner.pruning.plan import Planner, require_share
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup, verified_plan
 from fupruner.recorded import RecordedTarget, RecordedTask
-from fupruner.records import Figures, FusionLog, Measurement
+from fupruner.records import Figures, FusionLog, Measurement, Plan
 from fupruner.results import FuseResult, PruneResult, RunResult
 from fupruner.resumable import Trainer
 from fupruner.run_folder import RunFolder
@@ -118,6 +118,8 @@ def prune(
         raise InputError("Give exactly one of ratio and speedup.")
     if speedup is not None and not speedup > 1:
         raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
+    if ratio is not None:
+        require_share(ratio)
     inputs, device = example_tuple(example_inputs), get_target(target)
     traced = trace(as_module(model), inputs)
     device = device.adapted(traced, None if data is None else calibration_images(data))
@@ -125,6 +127,8 @@ def prune(
     graph, _ = fuse_graph(traced, inputs, fusion, cost_model=cost_model)
     network = insert_gates(graph, activations=fusion != "none")
     _require_prunable(network)
+    if data is not None:
+        require_fit(graph, calibration_inputs(data, 1))
     planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment, device.precision)
     scores = _score(network, importance or ("l2" if data is None else "fisher"), data)
 
@@ -144,10 +148,20 @@ def prune(
             module, record = plan.module, plan.plan.record
         else:
             chosen = planner.uniform(scores, ratio or 0.0)
+            _require_moves(chosen.record, ratio or 0.0)
             network.set(chosen.is_open, chosen.closed_branches)
             module, record = as_shipped(network, slim(network, inputs)), chosen.record
             _require_faster(measured_speedup(device, original, module, inputs), ratio or 0.0, device.grade)
     return PruneResult(module, record, tuple(group.record() for group in network.groups.groups))
+
+
+def _require_moves(plan: Plan, ratio: float) -> None:
+    """Refuse to hand out the network as it was without a word."""
+    if not plan.moves:
+        raise InputError(
+            f"A ratio of {ratio:g} removes nothing: no group of channels would lose a whole block of the widths that the target likes.",
+            hint="Ask for a larger ratio, or for a speed-up: then whole branches may go too.",
+        )
 
 
 def _require_faster(speedup: float, ratio: float, grade: str) -> None:

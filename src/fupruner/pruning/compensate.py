@@ -56,10 +56,8 @@ def compensate(
         InputError: there are no images, or the network does not take them.
     """
     inputs = list(batches)
-    if not inputs:
-        raise InputError("There are no calibration images to compensate with.")
+    require_fit(original, inputs)
     result = edit.clone(slimmed).eval()
-    _check(original, inputs[0])
     inputs = _that_fit(inputs, peak_bytes(original, inputs[0][:1]) + peak_bytes(slimmed, inputs[0][:1]))
     _Pass(network, result, edit.clone(original).eval(), inputs, ridge).run()
     return result
@@ -76,9 +74,15 @@ def _that_fit(batches: list[Tensor], bytes_per_image: int) -> list[Tensor]:
     return kept
 
 
-def _check(original: fx.GraphModule, images: Tensor) -> None:
+def require_fit(graph_module: fx.GraphModule, batches: Sequence[Tensor]) -> None:
+    """Raise an ``InputError`` unless there are calibration images and the network takes them."""
+    if not batches:
+        raise InputError(
+            "There are no calibration images.", hint="The data has no training images, or the split is empty."
+        )
+    images = batches[0]
     try:
-        original(images[:1])
+        graph_module(images[:1])
     except (RuntimeError, ValueError) as error:
         shape = "x".join(map(str, images.shape))
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def _mean_over_samples(
     with _scoring(network):
         for batch in task.calibration_batches(images):
             samples = len(task.inputs(batch))
-            task.sample_losses(network.graph_module, batch).float().sum().backward()
+            _sample_losses(network, task, batch).sum().backward()
             total += figure(_unit_gradients(network, samples)).sum(0).numpy()
             for branch, gate in network.branches:
                 gradient = gate.gradients()
@@ -81,6 +82,22 @@ def _mean_over_samples(
     branches = {name: max(value / max(1, count), measured[name]) for name, value in branch_total.items()}
     require_finite(np.array(list(branches.values())), criterion)
     return total / max(1, count), branches
+
+
+def _sample_losses(network: GatedNetwork, task: CalibrationData, batch: Any) -> Tensor:
+    """Losses of a calibration batch, (N,).
+
+    Raises:
+        InputError: the loss cannot be computed, because labels and outputs do not fit, for example.
+    """
+    try:
+        return task.sample_losses(network.graph_module, batch).float()
+    except (RuntimeError, IndexError, ValueError) as error:
+        shape = "x".join(map(str, task.inputs(batch).shape))
+        raise InputError(
+            f"The loss of calibration images of shape {shape} cannot be computed: {str(error).splitlines()[0]}",
+            hint="Check that the network takes these images, and that it has as many outputs as the data has classes.",
+        ) from None
 
 
 def _unit_gradients(network: GatedNetwork, samples: int) -> Tensor:
@@ -144,7 +161,7 @@ def _losses(network: GatedNetwork, task: CalibrationData, images: int, switches:
     network.graph_module.eval()
 
     def mean_loss() -> float:
-        losses = [task.sample_losses(network.graph_module, batch).float() for batch in batches]
+        losses = [_sample_losses(network, task, batch) for batch in batches]
         return float(torch.cat(losses).mean())
 
     differences = {}

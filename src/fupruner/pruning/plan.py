@@ -104,7 +104,7 @@ class Planner:
         Raises:
             InputError: the ratio does not lie between 0 and 1, or a score is not a number.
         """
-        _require_share(ratio)
+        require_share(ratio)
         require_finite(importance.units, importance.criterion)
         moves = []
         for group in self.network.groups.prunable:
@@ -120,7 +120,7 @@ class Planner:
         Raises:
             InputError: the ratio does not lie between 0 and 1, or a score is not a number.
         """
-        _require_share(ratio)
+        require_share(ratio)
         require_finite(importance.units, importance.criterion)
         groups = self.network.groups.prunable
         moves = []
@@ -200,7 +200,8 @@ class Planner:
         return State(tuple(done), is_open, closed, self.pricer.total(is_open, closed))
 
 
-def _require_share(ratio: float) -> None:
+def require_share(ratio: float) -> None:
+    """Raise an ``InputError`` unless a ratio lies between 0 and 1."""
     if not 0 < ratio < 1:
         raise InputError(f"The pruning ratio is {ratio}; it must lie between 0 and 1.")
 
@@ -219,4 +220,4 @@ def _step(group: Group, alignment: int) -> int:
     return bundle_of(group, alignment if wide else max(1, alignment // 2))
 
 
-__all__ = ["GatePlan", "Planner", "widths"]
+__all__ = ["GatePlan", "Planner", "require_share", "widths"]
