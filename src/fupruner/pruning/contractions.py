@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from fupruner.graph.shapes import shape_of
-from fupruner.pruning.structure import broadcast, compress
+from fupruner.pruning.structure import argument, broadcast, compress
 
 if TYPE_CHECKING:
     from fupruner.pruning.labels import Labelling
@@ -84,12 +84,19 @@ def _attention(labelling: Labelling, node: fx.Node) -> Labels | None:
         or v is None
         or not q.shape == k.shape == v.shape
         or q.shape[-2] > 1
-        or len(node.args) > 3
+        or node.kwargs.get("enable_gqa")
+        or _masked_along(labelling, node, q)
     ):
         return _refuse(labelling, node, q, k, v)
     labelling.tie(q, k)
     labelling.tie(q, v)
     return v
+
+
+def _masked_along(labelling: Labelling, node: fx.Node, q: Labels) -> bool:
+    """Whether attention has a mask that would have to be cut with the heads; channels inside heads do not meet it."""
+    mask = argument(node, 3, "attn_mask", None)
+    return mask is not None and (q.shape[-1] == 1 or labelling.of(mask) is not None)
 
 
 CONTRACTIONS: dict[str, Callable[[Any, fx.Node], Labels | None]] = {

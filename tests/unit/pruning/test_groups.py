@@ -74,6 +74,25 @@ def test_packed_attention_loses_channels_of_all_heads_at_any_batch() -> None:
         assert (len(group.units), group.width, group.consumers, group.frozen) == (6, 12, ("attention.out_proj",), "")
 
 
+class Masked(nn.Module):
+    """Attention with a mask: four heads of six channels, or of two."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv, self.out, self.width = nn.Linear(8, 12 * width), nn.Linear(4 * width, 5), width
+        self.register_buffer("mask", torch.zeros(1, 4, 9, 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, self.width)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return self.out(y.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize(("width", "prunable"), [(6, True), (2, False)])
+def test_mask_over_heads_keeps_heads_but_not_channels_inside_them(width: int, prunable: bool) -> None:
+    assert bool(groups_of(Masked(width), 9, 8)["qkv"][3]) != prunable
+
+
 class TokensBehindBatch(nn.Module):
     """Merges the batch with what comes before it: (T, N, C) to (C, T*N)-like orders that hold for one batch alone."""
 
