@@ -176,6 +176,8 @@ class _Lowerer:
         source = next((self.values[n] for n in node.all_input_nodes if isinstance(self.values[n].canon, fx.Node)), None)
         first = self._first_runs(node)[0]
         listed = function is operator.getitem and isinstance(first, list | tuple)
+        if not listed:
+            args = tuple(self._spread(old, new) for old, new in zip(node.args, args, strict=True))
         if function is operator.getitem and isinstance(first, Tensor):
             args = (args[0], lowering.without_ellipsis(args[1], first.dim()))
         found = [(function, args, {})] if listed else lowering.lower(function, args, kwargs, runs)
@@ -208,6 +210,13 @@ class _Lowerer:
     def _first_runs(self, node: fx.Node) -> tuple[Any, Any]:
         first = node.args[0] if node.args else None
         return self.values[first].runs if isinstance(first, fx.Node) else ((), ())
+
+    def _spread(self, old: Any, new: Any) -> Any:
+        """A node that stands for several tensors as a list of nodes for each."""
+        parts = old.meta["runs"][0] if isinstance(old, fx.Node) else None
+        if not isinstance(parts, tuple | list) or not isinstance(new, fx.Node):
+            return new
+        return [self.builder.graph.call_function(operator.getitem, (new, i)) for i in range(len(parts))]
 
     @staticmethod
     def _arguments(node: fx.Node) -> Any:
