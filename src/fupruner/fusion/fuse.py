@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, fx
 
@@ -40,15 +41,35 @@ def fuse_graph(
         keep: names of residual blocks' Adds whose shortcut is reserved whatever it costs, with the channels that may be carried.
 
     Raises:
-        InputError: an unknown level, rule or block, or ``auto`` without a cost model.
+        InputError: an unknown level, rule or block, ``auto`` without a cost model, or too little memory.
         NotEquivalentError: the fused network computes something else, although every single rewrite held.
     """
     if level == "auto" and cost_model is None:
         raise InputError("Fusion level auto needs a cost model.", hint="Name a target, or choose basic or aggressive.")
     rules = _with_keep(graph_module, select(level, only=only, without=without), keep or {})
-    if level != "auto" or cost_model is None:
-        return engine.run(graph_module, example_inputs, rules, level=level)
-    return _cheapest(graph_module, example_inputs, rules, cost_model)
+    with _memory_told(graph_module):
+        if level != "auto" or cost_model is None:
+            return engine.run(graph_module, example_inputs, rules, level=level)
+        return _cheapest(graph_module, example_inputs, rules, cost_model)
+
+
+@contextmanager
+def _memory_told(graph_module: fx.GraphModule) -> Iterator[None]:
+    """Say in words that memory ran out.
+
+    Raises:
+        InputError: in place of the allocator's own error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as failure:
+        if not isinstance(failure, MemoryError) and "alloc" not in str(failure):
+            raise
+        size = sum(p.numel() * p.element_size() for p in graph_module.parameters()) / 2**30
+        raise InputError(
+            f"Memory ran out while fusing a network with {size:.1f} GiB of weights.",
+            hint="Rewrites are proved in float64, which takes about six times the weights. Free some memory, or fuse on a larger machine.",
+        ) from None
 
 
 def _cheapest(

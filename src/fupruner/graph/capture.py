@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 from torch import Tensor, fx, nn
@@ -146,7 +147,7 @@ def _quiet() -> Iterator[None]:
         logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch._dynamo")
     ]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # a failed export prints its graph there
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)

@@ -192,3 +192,16 @@ def test_a_network_that_insists_on_float32_is_refused_in_words() -> None:
     x = torch.randn(2, 4)
     with pytest.raises(InputError, match="does not run in float64, in which rewrites are proved"):
         fuse_graph(trace(Fixed(), x), (x,), "basic")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")],
+)
+def test_memory_that_runs_out_is_told_in_words(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def runs_out(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("fupruner.graph.edit.clone", runs_out)
+    with pytest.raises(InputError, match=r"Memory ran out while fusing a network with 0\.0 GiB of weights"):
+        fuse_graph(trace(nn.Conv2d(4, 4, 1), X), (X,), "basic")

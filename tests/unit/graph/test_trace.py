@@ -236,13 +236,22 @@ class Nan(nn.Module):
         pytest.param(Nan(float("inf"), False), "conv.weight of Nan holds NaN or infinite values", id="infinite weight"),
         pytest.param(Nan(float("nan"), True), "extra of Nan holds NaN or infinite values", id="NaN buffer"),
         pytest.param(nn.Conv2d(4, 4, 1, dtype=torch.complex64), "is complex", id="complex weights"),
+        pytest.param(nn.Conv2d(5, 4, 1), "to have 5 channels, but got 4 channels", id="another number of channels"),
+        pytest.param(
+            Forward(lambda self, x: self.c.weight.sum(), c=nn.Conv2d(4, 4, 1)),
+            "its output is its input or a constant",
+            id="constant",
+        ),
         pytest.param(nn.LazyConv2d(4, 1), "has no values yet", id="lazy"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_bad_models_are_refused_in_words(model: nn.Module, message: str) -> None:
+def test_bad_models_are_refused_in_words_and_nothing_else(
+    model: nn.Module, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(TraceError, match=message):
         trace(model, X)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -275,3 +284,13 @@ def test_model_that_changes_its_own_parameters_is_refused() -> None:
     with pytest.raises(TraceError, match="changes its own scale when it is called"):
         trace(model, X)
     assert torch.equal(model.scale, before)
+
+
+def test_random_numbers_are_not_taken_for_constants() -> None:
+    graph = trace(Forward(lambda self, x: self.c(x) + torch.randn(9, 8), c=nn.Conv2d(4, 4, 1)), X)
+    assert not torch.equal(graph(X), graph(X))
+
+
+def test_frequencies_pass_through_complex_numbers_and_stay() -> None:
+    model = Forward(lambda self, x: torch.fft.ifft2(torch.fft.fft2(self.c(x))).real, c=nn.Conv2d(4, 4, 1))
+    assert_same_function(model, trace(model, X), X)
