@@ -204,4 +204,4 @@ def test_memory_that_runs_out_is_told_in_words(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("fupruner.graph.edit.clone", runs_out)
     with pytest.raises(InputError, match=r"Memory ran out while fusing a network with 0\.0 GiB of weights"):
-        fuse_graph(trace(nn.Conv2d(4, 4, 1), X), (X,), "basic")
+        fuse_graph(trace(nn.Conv2d(4, 4, 1).double(), X), (X,), "basic")
