@@ -2,10 +2,11 @@
 
 Measured: ResNet-18, ResNet-50 and MobileNetV2 of torchvision (random weights: times do not depend on them) at 224, batch 1, one thread,
 ONNX Runtime on this machine's processor. Each network is timed in turn with its five pruned forms in one process, so that drifts of the
-machine hit all of them alike; speed-ups are medians over rounds (n in the results). ``honest`` is latency speed-up over multiply-add
-speed-up; 0.9 and more is the aim, and no latency speed-up below 1.
+machine hit all of them alike; speed-ups are medians over rounds (n in the results), of those the median over ``--repeats`` comparisons,
+``lowest`` and ``highest`` their range: on a machine that others use too, single comparisons are off by a tenth and more. ``honest`` is
+latency speed-up over multiply-add speed-up; 0.9 and more is the aim, and no latency speed-up below 1.
 
-    python benchmarks/prune_honest_speed.py [--model NAME ...] [--out benchmarks/results/prune_honest_speed.json]
+    python benchmarks/prune_honest_speed.py [--model NAME ...] [--repeats 5] [--out benchmarks/results/prune_honest_speed.json]
 """
 
 # ruff: noqa: PLC0415 - torchvision may need a hand before it can be imported
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -48,7 +50,7 @@ def torchvision_models() -> Any:
     return torchvision.models
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, repeats: int) -> dict[str, Any]:
     """Rows of the table for one network."""
     torch.manual_seed(0)
     model, inputs, target = (
@@ -73,14 +75,17 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         predicted = plan.record.baseline_ms / plan.record.predicted_ms
         rows.append({"ratio": ratio, "macs": before.macs / cost.figures(small).macs, "predicted": predicted})
     planned = time.perf_counter() - started
-    comparison = target.compare(files, inputs)
-    for row, speedup, spread in zip(rows, comparison.speedups[1:], comparison.spreads[1:], strict=True):
-        row.update(latency=speedup, spread=spread, honest=speedup / row["macs"])
-    baseline = comparison.measurements[0]
+    comparisons = [target.compare(files, inputs) for _ in range(repeats)]
+    for i, row in enumerate(rows, 1):
+        speedups = [comparison.speedups[i] for comparison in comparisons]
+        speedup = statistics.median(speedups)
+        row.update(latency=speedup, lowest=min(speedups), highest=max(speedups), honest=speedup / row["macs"])
+    baseline = comparisons[0].measurements[0]
     return {
         "model": name,
         "baseline_ms": baseline.latency_ms,
         "runs": baseline.runs,
+        "repeats": repeats,
         "seconds_planning": planned,
         "rows": rows,
     }
@@ -90,13 +95,15 @@ def main() -> None:
     """Measure, print the table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=MODELS)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prune_honest_speed.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = []
+    known = json.loads(options.out.read_text())["results"] if options.out.exists() else []
+    results = [result for result in known if result["model"] not in options.model]
     for name in options.model:
         with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(name, Path(folder)))
+            results.append(measure(name, Path(folder), options.repeats))
         print(f"{name}: baseline {results[-1]['baseline_ms']:.2f} ms, {results[-1]['runs']} runs")
         for row in results[-1]["rows"]:
             print(
