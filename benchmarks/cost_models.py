@@ -34,6 +34,7 @@ from fupruner.graph.cost import layer_shapes
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.graph.shapes import propagate
 from fupruner.graph.trace import trace
+from fupruner.targets.edge_tpu import cost as edge
 from fupruner.targets.jetson import cost as jetson
 from fupruner.targets.myriad import cost as myriad
 
@@ -41,6 +42,7 @@ LUXONIS = "docs.luxonis.com/hardware/platform/rvc/rvc2 (Myriad X, two inference 
 NN_METER = "nn-Meter's stored predictions for the NCS2"
 TF_TO_TRT = "github.com/NVIDIA-AI-IOT/tf_to_trt_image_classification, TX2, FP16"
 TORCH2TRT = "github.com/NVIDIA-AI-IOT/torch2trt, Nano, FP16"
+CORAL = "coral.ai/docs/edgetpu/benchmarks and coral.ai/models/all, USB Accelerator on a desktop"
 SPARK = "github.com/kzzalews/sparkaisummit_movidius"
 
 
@@ -77,6 +79,21 @@ PUBLISHED = {
         Row("squeezenet1_1", 4.34, TORCH2TRT),
         Row("vgg11", 55.1, TORCH2TRT),
         Row("alexnet", 14.7, TORCH2TRT),
+    ],
+    "edge-tpu": [
+        Row("mobilenet_v1", 2.4, CORAL),
+        Row("mobilenet_v2", 2.6, CORAL),
+        Row("googlenet", 3.4, CORAL),
+        Row("squeezenet1_1", 2.1, CORAL),
+        Row("inception_v3@299", 42.8, CORAL),
+        Row("inception_v4@299", 85, CORAL),
+        Row("resnet50@299", 49, CORAL),
+        Row("resnet152@299", 128, CORAL),
+        Row("vgg16", 296, CORAL),
+        Row("vgg19", 308, CORAL),
+        Row("densenet121", 20, CORAL),
+        Row("inception_resnet_v2@299", 57, CORAL),
+        Row("cifar_resnet18@32", 11.45, "github.com/mouad-zouhdi/sparta-edgetpu, USB"),
     ],
     "ncs": [Row("mobilenet_v1", 38.0, SPARK), Row("squeezenet1_1", 38.6, f"{SPARK} (33.8 to 43.3)")],
 }
@@ -129,17 +146,34 @@ def torchvision_models() -> Any:
 _LIBRARIES: list[torch.library.Library] = []
 
 
+def cifar_resnet18(models: Any) -> nn.Module:
+    """ResNet-18 for images of 32x32: a 3x3 convolution of stride 1 in front, no pool, ten classes."""
+    network = models.resnet18(num_classes=10)
+    network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    return network
+
+
 def make(name: str) -> nn.Module:
     """A network with random weights."""
     if name.startswith("mobilenet_v1"):
         return mobilenet_v1(0.25 if name.endswith("025") else 1.0)
     models = torchvision_models()
+    if name == "cifar_resnet18":
+        return cifar_resnet18(models)
+    if name in ("inception_v4", "inception_resnet_v2"):
+        import timm
+
+        return timm.create_model(name)
     if name == "mobileone_s0":
         import timm
         from timm.utils.model import reparameterize_model
 
         return reparameterize_model(timm.create_model(name))
-    return getattr(models, name)(**({"init_weights": False, "aux_logits": False} if name == "googlenet" else {}))
+    settings: dict[str, Any] = {
+        "googlenet": {"init_weights": False, "aux_logits": False},
+        "inception_v3": {"init_weights": False},
+    }
+    return getattr(models, name)(**settings.get(name, {}))
 
 
 @cache
@@ -170,6 +204,39 @@ def fit_ncs2(rows: Rows) -> tuple[myriad.Pace, Predict]:
     engine, depthwise = nnls(left, right)[0]
     pace = myriad.Pace(float(engine), float(depthwise))
     return pace, predict_ncs2(pace)
+
+
+def edge_parts(network: str) -> Any:
+    """Runs, kB of input, GMAC, MiB on the chip, MiB streamed: what the five constants are multiplied by."""
+    layers = layers_of(network)
+    size = sum(map(edge.weight_bytes, layers)) / edge.MIB
+    kept = min(size, edge.ON_CHIP)
+    sent = sum(map(edge.image_bytes, layers[:8])) / 1e3
+    return np.array([1.0, sent, sum(layer.macs for layer in layers) / 1e9, kept, size - kept])
+
+
+def predict_edge(pace: edge.Pace) -> Predict:
+    """Milliseconds of a network with given constants."""
+    return lambda _, network: float(edge_parts(network) @ [pace.run, pace.sent, pace.gmac, pace.kept, pace.streamed])
+
+
+EDGE_EXPECTED = np.log([0.5, 0.004, 1.0, 0.02, 2.3])
+
+
+def fit_edge(rows: Rows) -> tuple[edge.Pace, Predict]:
+    """Least absolute deviations of logarithms: some rows are far off whatever the constants, and must not pull the others."""
+
+    def loss(values: Any) -> float:
+        errors = sum(abs(np.log(edge_parts(row.network) @ np.exp(values) / row.ms)) for _, row in rows)
+        return float(errors + 2 * WEIGHT * np.sum((values - EDGE_EXPECTED) ** 2))
+
+    options = {"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-6}
+    starts = (EDGE_EXPECTED + shift for shift in (0.0, 0.3, -0.3))
+    best = min(
+        (minimize(loss, start, method="Nelder-Mead", options=options) for start in starts), key=lambda r: float(r.fun)
+    )
+    pace = edge.Pace(*(float(value) for value in np.exp(best.x)))
+    return pace, predict_edge(pace)
 
 
 JETSONS = {"jetson-tx2": jetson.TX2, "jetson-nano": jetson.NANO}
@@ -209,6 +276,7 @@ def fit_jetson(rows: Rows) -> tuple[dict[str, jetson.Pace], Predict]:
 
 FAMILIES: dict[str, tuple[tuple[str, ...], Callable[[Rows], tuple[Any, Predict]], Predict]] = {
     "neural compute stick 2": (("ncs2",), fit_ncs2, predict_ncs2(myriad.Pace())),
+    "edge tpu": (("edge-tpu",), fit_edge, predict_edge(edge.Pace())),
     "jetson": (
         ("jetson-tx2", "jetson-nano"),
         fit_jetson,

@@ -98,16 +98,17 @@ def conv(inputs: int, outputs: int) -> LayerShape:
 
 @pytest.mark.parametrize("widths", [(64, 128, 64), (512, 1024, 512)], ids=["fits", "streams"])
 def test_prices_add_up_to_the_estimate_of_the_network(widths: tuple[int, ...]) -> None:
-    layers = [conv(a, b) for a, b in pairwise(widths)]
+    layers = [conv(3, widths[0]), *(conv(a, b) for a, b in pairwise(widths))]
     size = sum(map(weight_bytes, layers))
     model = EdgeTpuModel(streams=size > 7.65 * MIB)
     total = model.overhead_ms + sum(model.price(layers))
-    assert total == pytest.approx(network_ms(sum(layer.macs for layer in layers), size))
+    assert total == pytest.approx(network_ms(3 * 64, sum(layer.macs for layer in layers), size))
 
 
 def test_what_does_not_fit_on_the_chip_is_streamed() -> None:
-    assert network_ms(0, round(7.65 * MIB)) == pytest.approx(0.6 + 0.023 * 7.65, rel=1e-4)
-    assert network_ms(0, round(8.65 * MIB)) - network_ms(0, round(7.65 * MIB)) == pytest.approx(3.07, rel=1e-4)
+    full = network_ms(0, 0, round(7.65 * MIB))
+    assert full == pytest.approx(0.84 + 0.020 * 7.65, rel=1e-4)
+    assert network_ms(0, 0, round(8.65 * MIB)) - full == pytest.approx(2.22, rel=1e-4)
 
 
 def test_large_network_makes_parameters_dear() -> None:

@@ -1,8 +1,8 @@
-"""Estimated time on the Edge TPU: multiply-adds, and parameters that are kept on the chip or streamed to it at every run.
+"""Estimated time on the Edge TPU: the image sent there, multiply-adds, and parameters kept on the chip or streamed at every run.
 
-    milliseconds = 0.60 + 2.35 * GMAC + 0.023 * MiB on the chip + 3.07 * MiB streamed
+    milliseconds = 0.84 + 0.0055 * kB of input + 1.19 * GMAC + 0.020 * MiB on the chip + 2.22 * MiB streamed
 
-The constants are a least-squares fit to the public measurements of SPARTA (github.com/mouad-zouhdi/sparta-edgetpu; USB 3). About
+The constants are fitted to published latencies over USB 3, see ``benchmarks/cost_models.py``; other hosts stream slower. About
 7.65 MiB of parameters fit on the chip.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
@@ -18,24 +19,33 @@ from fupruner.targets.base import CostModel
 MIB = 2**20
 ON_CHIP = 7.65
 """MiB of parameters that fit."""
-SOURCE = "linear fit to SPARTA's public measurements over USB 3"
+SOURCE = "linear fit to published latencies over USB 3"
+_IMAGE_CHANNELS = 4
+"""A convolution with at most so many input channels reads the image."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What is fitted: milliseconds per run, per 10^9 multiply-adds, per MiB on the chip, per MiB streamed."""
+    """What is fitted: milliseconds per run, per 1000 bytes of input, per 10^9 multiply-adds, per MiB on the chip, per MiB streamed."""
 
-    run: float = 0.60
-    gmac: float = 2.35
-    kept: float = 0.023
-    streamed: float = 3.07
+    run: float = 0.84
+    sent: float = 0.0055
+    gmac: float = 1.19
+    kept: float = 0.020
+    streamed: float = 2.22
 
 
-def network_ms(macs: int, weight_bytes: int, pace: Pace | None = None) -> float:
+def network_ms(image_bytes: int, macs: int, weight_bytes: int, pace: Pace | None = None) -> float:
     """Milliseconds of a whole network."""
     pace, size = pace or Pace(), weight_bytes / MIB
     kept = min(size, ON_CHIP)
-    return pace.run + pace.gmac * macs / 1e9 + pace.kept * kept + pace.streamed * (size - kept)
+    return (
+        pace.run
+        + pace.sent * image_bytes / 1e3
+        + pace.gmac * macs / 1e9
+        + pace.kept * kept
+        + pace.streamed * (size - kept)
+    )
 
 
 def weight_bytes(layer: LayerShape) -> int:
@@ -45,10 +55,13 @@ def weight_bytes(layer: LayerShape) -> int:
         return layer.in_shape[-1] * outputs + 4 * outputs
     if layer.kind != "conv":
         return 0
-    taps = 1
-    for size in layer.kernel:
-        taps *= size
-    return taps * layer.in_shape[0] // layer.groups * outputs + 4 * outputs
+    return prod(layer.kernel) * layer.in_shape[0] // layer.groups * outputs + 4 * outputs
+
+
+def image_bytes(layer: LayerShape) -> int:
+    """Bytes of the network's input, where a layer is the one that reads it."""
+    reads = layer.kind == "conv" and layer.in_shape[0] <= _IMAGE_CHANNELS
+    return prod(layer.in_shape) if reads else 0
 
 
 class EdgeTpuModel(CostModel):
@@ -70,4 +83,7 @@ class EdgeTpuModel(CostModel):
     def price(self, layers: Sequence[LayerShape]) -> list[float]:
         """Milliseconds of each layer, in the order given."""
         pace = Pace()
-        return [max(1e-6, pace.gmac * layer.macs / 1e9 + self._per_mib * weight_bytes(layer) / MIB) for layer in layers]
+        return [
+            max(1e-6, pace.sent * image_bytes(layer) / 1e3 + pace.gmac * layer.macs / 1e9 + self._per_mib * weight_bytes(layer) / MIB)
+            for layer in layers
+        ]  # fmt: skip

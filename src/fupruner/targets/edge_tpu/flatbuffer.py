@@ -147,6 +147,12 @@ def operators_of(content: bytes) -> list[FileOperator]:
     ]
 
 
+def input_bytes(content: bytes) -> int:
+    """Bytes of the inputs in int8."""
+    graph = read_model(content).subgraphs[0]
+    return sum(prod(int(size) for size in graph.tensors[int(i)].shape) for i in graph.inputs)
+
+
 def _macs(graph: Any, op: Any, kinds: list[str]) -> int:
     shape = [int(n) for n in graph.tensors[int(op.outputs[0])].shape]
     if kinds[op.opcodeIndex] not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):

@@ -17,7 +17,14 @@ from fupruner.targets.check import in_chunks, worst_error
 from fupruner.targets.edge_tpu import compiler, old_runtimes
 from fupruner.targets.edge_tpu.convert import EXTRA, open_interpreter, quantise, run_interpreter, to_float_tflite
 from fupruner.targets.edge_tpu.cost import MIB, ON_CHIP, SOURCE, EdgeTpuModel, Pace, network_ms
-from fupruner.targets.edge_tpu.flatbuffer import OPERATORS, for_old_runtimes, operators_of, require_runnable, zero_pads
+from fupruner.targets.edge_tpu.flatbuffer import (
+    OPERATORS,
+    for_old_runtimes,
+    input_bytes,
+    operators_of,
+    require_runnable,
+    zero_pads,
+)
 from fupruner.targets.onnx_device import estimated_comparison
 from fupruner.targets.onnx_file import float_inputs
 from fupruner.training.outputs import Outputs
@@ -108,8 +115,13 @@ class EdgeTpuTarget(Target):
         """Estimated latencies."""
         totals = []
         for path in paths:
-            operators = operators_of(_read(path))
-            totals.append(network_ms(sum(op.macs for op in operators), sum(op.weight_bytes for op in operators)))
+            content = _read(path)
+            operators = operators_of(content)
+            totals.append(
+                network_ms(
+                    input_bytes(content), sum(op.macs for op in operators), sum(op.weight_bytes for op in operators)
+                )
+            )
         return estimated_comparison(self.name, totals, SOURCE)
 
     def layer_times(self, path: Path, example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> list[LayerTime]:
