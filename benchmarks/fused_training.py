@@ -6,9 +6,9 @@ Measured: validation accuracy before and after one epoch of fine-tuning (SGD, mo
     folded        aggressively fused, no norms: what happens without calibration
     calibrated    aggressively fused, calibrated norms on 1,024 training images
     frozen        the same, with reserved filters and the columns that read them held
-n = 1 run per row, seed 0. Needs ../shared/data (JPEG images and the adapted checkpoint).
+One run per row and seed; mean and spread over the seeds that were run. Needs ../shared/data (JPEG images and the adapted checkpoint).
 
-    python benchmarks/fused_training.py [--rows unfused calibrated ...]
+    python benchmarks/fused_training.py [--rows unfused calibrated ...] [--seeds 0 1 ...]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import time
 from pathlib import Path
 
@@ -54,42 +55,48 @@ def network(row: str, task: Classification) -> nn.Module:
     return calibrated
 
 
+def run(row: str, seed: int, task: Classification) -> dict[str, float]:
+    """One epoch of one row with one seed."""
+    torch.manual_seed(seed)
+    model = network(row, task)
+    before, start = task.evaluate(model), time.perf_counter()
+    epochs = train(model, task, epochs=1, learning_rate=LEARNING_RATE, seed=seed)
+    seconds = time.perf_counter() - start
+    if row == "frozen":
+        release_reserved(model)  # type: ignore[arg-type]
+    return {"before": before, "after": task.evaluate(model), "loss": epochs[-1].loss, "seconds": round(seconds, 1)}
+
+
+def summary(runs: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean and spread (sample standard deviation; none of a single run) over seeds."""
+    after = [one["after"] for one in runs.values()]
+    spread = {"spread": statistics.stdev(after)} if len(after) > 1 else {}
+    return {"n": len(after), "mean": statistics.fmean(after), **spread}
+
+
 def main() -> None:
-    """Train every row and write the result after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Train every row with every seed and write the result after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=["unfused", "calibrated", "frozen", "folded"])
-    rows = parser.parse_args().rows
-    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    data = load_data(str(DATA / "cifar10" / "jpeg"), **statistics)
-    results = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
-    for row in rows:
-        torch.manual_seed(0)
-        task = Classification(data, batch_size=256, augment="light")
-        model = network(row, task)
-        before, start = task.evaluate(model), time.perf_counter()
-        epochs = train(model, task, epochs=1, learning_rate=LEARNING_RATE, seed=0)
-        seconds = time.perf_counter() - start
-        if row == "frozen":
-            release_reserved(model)  # type: ignore[arg-type]
-        results[row] = {
-            "before": before,
-            "after": task.evaluate(model),
-            "loss": epochs[-1].loss,
-            "seconds": round(seconds, 1),
-        }
-        print(row, results[row], flush=True)
-        hardware = {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(
-            json.dumps(
-                {"learning_rate": LEARNING_RATE, "epochs": 1, "n": 1, "hardware": hardware, "rows": results}, indent=1
-            )
-        )
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    options = parser.parse_args()
+    data = load_data(str(DATA / "cifar10" / "jpeg"), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
+    for seed in options.seeds:
+        for row in options.rows:
+            done = run(row, seed, Classification(data, batch_size=256, augment="light"))
+            rows.setdefault(row, {"seeds": {}})["seeds"][str(seed)] = done
+            rows[row] |= summary(rows[row]["seeds"])
+            print(row, seed, done, flush=True)
+            hardware = {
+                "machine": platform.machine(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            }
+            result = {"learning_rate": LEARNING_RATE, "epochs": 1, "hardware": hardware, "rows": rows}
+            RESULT.parent.mkdir(exist_ok=True)
+            RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
