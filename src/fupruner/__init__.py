@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fupruner.callback import PruningCallback
+    from fupruner.dry_run import preview
     from fupruner.errors import FuPrunerError, InputError
     from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
-    from fupruner.records import Measurement, Metric
+    from fupruner.records import Measurement, Metric, Preview
     from fupruner.results import LoopResult
     from fupruner.resuming import resume
     from fupruner.sweeping.sweep import SweepResult, sweep
@@ -31,6 +32,8 @@ _HOME = {
     "PruningCallback": "fupruner.callback",
     "SweepResult": "fupruner.sweeping.sweep",
     "sweep": "fupruner.sweeping.sweep",
+    "Preview": "fupruner.records",
+    "preview": "fupruner.dry_run",
     "ExportResult": "fupruner.targets.base",
     "CustomTask": "fupruner.training.custom",
     "Task": "fupruner.training.task",
@@ -50,6 +53,7 @@ __all__ = [
     "LoopResult",
     "Measurement",
     "Metric",
+    "Preview",
     "PruneResult",
     "PruningCallback",
     "RunResult",
@@ -61,6 +65,7 @@ __all__ = [
     "load",
     "measure",
     "optimize",
+    "preview",
     "prune",
     "resume",
     "sweep",

@@ -13,6 +13,7 @@ from fupruner import __version__
 from fupruner.attempt import Outcome, Setting
 from fupruner.checkpoints import Checkpoints
 from fupruner.fusion.fuse import fuse_graph
+from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
 from fupruner.judge import Verdict
 from fupruner.records import Fact, Requirement, Shipped, Summary
@@ -44,6 +45,7 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
         name: target.layer_times(file, inputs) for name, file in (("before", setting.baseline_file), ("after", shipped))
     }
     run.write("layer_times.json", times)
+    run.write("graph_after.json", graph_record(module, inputs))
     run.write("shipped.json", _shipped(setting, module, shipped))
     run.write("judgement.json", verdict.judgement)
     requirement = Requirement(max_drop=setting.options.max_drop, satisfied=verdict.satisfied)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 import tomli_w
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fupruner.errors import InputError
@@ -22,7 +26,9 @@ class Options(BaseModel):
 
     target: str = Field("cpu", description="Device the network is made for.")
     max_drop: float = Field(1.0, ge=0, le=100, description="Points of accuracy that may be lost.")
-    speedup: float | None = Field(None, gt=1, description="Asked speed-up; without it, the fastest within max-drop.")
+    speedup: float | None = Field(
+        None, gt=1, description="Asked speed-up; without it, the fastest within max-drop.", examples=[2.0]
+    )
     epochs: int = Field(5, ge=1, description="Epochs of training per attempt.")
     fusion: FusionLevel = Field("auto", description="How far operators are rewritten into filters.")
     importance: ImportanceName = Field("fisher", description="How the loss of closing a gate is predicted.")
@@ -54,35 +60,89 @@ class Options(BaseModel):
     seed: int = Field(0, ge=0, description="Seed of shuffling, augmentation and initialisation.")
 
 
+def allowed(name: str) -> str:
+    """What values an option takes, in words; empty where everything of its type is fine."""
+    field = Options.model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(field.annotation)))
+    return " and ".join(_bound(bound) for bound in field.metadata if isinstance(bound, Ge | Gt | Le | Lt))
+
+
+def must_be(name: str) -> str:
+    """Type and range of an option in words, for example ``a whole number, at least 1``."""
+    annotation = Options.model_fields[name].annotation
+    if get_origin(annotation) is Literal:
+        return allowed(name)
+    kinds = [_KINDS[each] for each in (get_args(annotation) or (annotation,)) if each in _KINDS]
+    return ", ".join(part for part in (" or ".join(kinds), allowed(name)) if part)
+
+
+_KINDS: dict[object, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _bound(bound: Ge | Gt | Le | Lt) -> str:
+    match bound:
+        case Ge():
+            return f"at least {bound.ge}"
+        case Gt():
+            return f"more than {bound.gt}"
+        case Le():
+            return f"at most {bound.le}"
+        case Lt():
+            return f"less than {bound.lt}"
+
+
 def parse_options(values: dict[str, object], source: str = "the command line") -> Options:
     """Validate option values; every violation is named with what was given and what is allowed.
 
     Raises:
         InputError: a name is unknown or a value is out of range.
     """
+    return _validated(values, lambda name: f"{source}: option {name}")
+
+
+def _validated(values: dict[str, object], place: Callable[[str], str]) -> Options:
     try:
         return Options.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"{source}: option {'.'.join(map(str, problem['loc'])) or '?'} = {problem['input']!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
+        problems = {str(problem["loc"][0]) if problem["loc"] else "?": problem["input"] for problem in error.errors()}
+        lines = [f"{place(name)} = {_shown(value)}: {_complaint(name)}" for name, value in problems.items()]
         raise InputError("\n".join(lines), hint="See 'fupruner optimize --help' for the allowed values.") from None
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _complaint(name: str) -> str:
+    """Say what is wrong with the value of an option, or that there is no such option."""
+    if name in Options.model_fields:
+        return f"must be {must_be(name)}."
+    near = difflib.get_close_matches(name, Options.model_fields, n=3, cutoff=0.5)
+    return "there is no such option" + (f"; did you mean {' or '.join(near)}?" if near else ".")
 
 
 def write_options(options: Options, path: Path) -> None:
     """Write options as TOML; an option without a value is left out."""
-    path.write_text(tomli_w.dumps(options.model_dump(exclude_none=True)))
+    path.write_text(tomli_w.dumps(options.model_dump(exclude_none=True)), encoding="utf-8")
 
 
 def read_options(path: Path) -> Options:
-    """Read options from TOML.
+    """Read options from TOML; ``model_fields_set`` of what is returned tells which of them the file names.
 
     Raises:
-        InputError: the file is missing, is not TOML, or holds an unusable option.
+        InputError: the file is missing, is not TOML, or holds an unusable option; the line is named.
     """
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"Cannot read options from {path}: {error}.") from None
-    return parse_options(values, str(path))
+    return _validated(values, lambda name: f"{path}, line {line_of(text, name)}: {name}")
+
+
+def line_of(text: str, name: str) -> int:
+    """Line of a TOML text, counted from 1, on which a name of the top level is given a value or begins a table."""
+    quoted = rf"[\"']?{re.escape(name)}[\"']?"
+    pattern = re.compile(rf"\s*({quoted}\s*[=.]|\[+\s*{quoted}\s*[\].])")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)

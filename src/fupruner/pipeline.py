@@ -20,6 +20,7 @@ from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
+from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
 from fupruner.graph.trace import example_tuple, trace
 from fupruner.journal import Journal
@@ -268,12 +269,13 @@ def optimize(
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
-    _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
+    fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     _require_reachable(graph, inputs, device, options.speedup)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):
         if run.writes:
             write_options(options, run.file("options.toml"))
+        run.write("graphs.json", {"before": graph_record(graph, inputs), "fused": graph_record(fused, inputs)})
         write_origin(run, name, graph, inputs, task, source)
         trainer.journal.begin(run.path)
     return carry_out(graph, inputs, task, device, options, run, trainer, progress, fusion, name)

@@ -123,6 +123,31 @@ class GraphFigures(Record):
     params: int
 
 
+class GraphNode(Record):
+    """One operator of a network.
+
+    Attributes:
+        kind: the layer's class, or the function's name; ``input`` and ``output`` for the ends.
+        inputs: names of the nodes that it reads.
+        layer: the dotted name of the layer, or an empty string for a function.
+        shape: of the output without the batch.
+        params: parameters of the layer.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    layer: str = ""
+    shape: tuple[int, ...] = ()
+    params: int = 0
+
+
+class GraphRecord(Record):
+    """A network as operators in the order in which they run."""
+
+    nodes: tuple[GraphNode, ...]
+
+
 class FusionLog(Record):
     """What fusion did, what it refused, and how equal the result is.
 
@@ -230,6 +255,26 @@ class History(Record):
     attempt: int
     asked_speedup: float
     epochs: tuple[EpochRecord, ...]
+
+
+class Preview(Record):
+    """What ``optimize`` would do, before anything is trained.
+
+    Attributes:
+        asked_speedup: the asked one, or the first that would be tried.
+        attempts: speed-ups that would be tried at most.
+        epochs: epochs of training per attempt.
+        steps: training steps per attempt.
+        plan: for the asked speed-up on the network as it is; during training it is decided anew.
+    """
+
+    target: str
+    asked_speedup: float
+    attempts: int
+    epochs: int
+    steps: int
+    fusion: FusionLog
+    plan: Plan
 
 
 class LayerTime(Record):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -11,7 +14,8 @@ from fupruner.cli import app
 FLAGS = {
     "optimize": {
         "--batch-size", "--checkpoint-every", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
-        "--max-drop", "--out", "--seed", "--speedup", "--target", "--threads", "--train-split", "--validation-split",
+        "--max-drop", "--options", "--dry-run", "--out", "--seed", "--speedup", "--target", "--threads",
+        "--train-split", "--validation-split",
         "--weights", "MODEL",
     },
     "fuse": {"--only", "--target", "--without", "--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
@@ -21,10 +25,12 @@ FLAGS = {
     "targets": {"--help", "--install", "--json"},
     "report": {"--help", "--json", "RUN"},
     "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},
-    "init": {"--help"},
+    "init": {"--help", "--json", "FILE"},
     "resume": {"--help", "--json", "RUN"},
 }  # fmt: skip
 COMMANDS = typer.main.get_command(app)
+SCREEN = (100, 50)
+"""Columns and lines of a screen that every help page fits on."""
 
 
 def test_commands_are_these() -> None:
@@ -40,7 +46,7 @@ def test_flags_are_these_and_each_is_explained(command: str) -> None:
         assert parameter.help, parameter.name
         metavar = (parameter.metavar or "").rstrip(".")
         names |= {metavar} if parameter.param_type_name == "argument" else {parameter.opts[0]}
-    assert names == FLAGS[command]
+    assert names == FLAGS[command] | {"--quiet", "--verbose"}
 
 
 @pytest.mark.parametrize("command", list(FLAGS))
@@ -51,3 +57,40 @@ def test_help_is_printed(command: str, flag: str) -> None:
     assert f"fupruner {command}" in result.stdout.replace("root", "fupruner")
     for name in FLAGS[command]:
         assert name in result.stdout
+
+
+@pytest.mark.parametrize("command", sorted(FLAGS.keys() - {"sweep", "resume"}))
+def test_help_fits_a_screen_and_has_an_example_with_known_flags(command: str) -> None:
+    environment = {"COLUMNS": str(SCREEN[0]), "NO_COLOR": "1", "TERM": "dumb"}
+    page = CliRunner().invoke(app, [command, "--help"], env=environment).stdout.rstrip()
+    assert len(page.splitlines()) <= SCREEN[1]
+    (example,) = re.findall(rf"Example: fupruner {command}(.*)", page)
+    known = {name for parameter in COMMANDS.commands[command].params for name in parameter.opts}  # type: ignore[attr-defined]
+    assert {word for word in shlex.split(example) if word.startswith("-")} <= known
+
+
+def test_list_of_commands_fits_a_screen() -> None:
+    page = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}).stdout
+    assert len(page.splitlines()) <= SCREEN[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("fupruner opt", "optimize"),
+        ("fupruner optimize --fusion agg", "aggressive"),
+        ("fupruner optimize --target c", "cpu"),
+        ("fupruner report --js", "--json"),
+    ],
+)
+def test_shell_completes(words: str, offered: str) -> None:
+    environment = {
+        "_FUPRUNER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+    }  # fmt: skip
+    result = CliRunner().invoke(app, [], prog_name="fupruner", env=environment)
+    assert offered in result.stdout.split()
+
+
+def test_no_colour_without_a_terminal() -> None:
+    result = CliRunner().invoke(app, ["targets"])
+    assert "\x1b" not in result.output

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fupruner.errors import InputError
-from fupruner.options import Options, parse_options, read_options, write_options
+from fupruner.options import Options, line_of, parse_options, read_options, write_options
+from fupruner.options_file import commented_options
 
 options = st.builds(
     Options,
@@ -39,3 +41,46 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_every_option_explains_itself() -> None:
     assert all(field.description for field in Options.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("epochs = 1", 1),
+        ("# epochs\n\n  epochs=1", 3),
+        ('"epochs" = 1', 1),
+        ("a = 1\n[epochs]\nb = 2", 2),
+        ("my_epochs = 1\nepochs = 2", 2),
+    ],
+)
+def test_line_of_an_option(text: str, line: int) -> None:
+    assert line_of(text, "epochs") == line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('epochs = "five"', "line 1: epochs = 'five': must be a whole number, at least 1."),
+        ("distill = 3", "line 1: distill = 3: must be true or false."),
+        ("max_drop = 101", "line 1: max_drop = 101: must be a number, at least 0 and at most 100."),
+        ("zzz = true", "line 1: zzz = true: there is no such option."),
+        ("epochs = = 1", "line 1"),
+    ],
+)
+def test_message_about_a_file_names_line_and_rule(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "options.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_options(path)
+    assert message in caught.value.args[0]
+
+
+def test_commented_file_is_the_defaults_and_fits_the_page() -> None:
+    text = commented_options()
+    assert Options.model_validate(tomllib.loads(text)) == Options()
+    assert "# speedup = 2.0" in text
+    assert max(map(len, text.splitlines())) <= 112
+
+
+def test_every_option_without_a_value_shows_an_example() -> None:
+    assert all(field.examples for field in Options.model_fields.values() if field.default is None)

@@ -11,7 +11,7 @@ import fupruner
 from fupruner.cli.bench import bench
 from fupruner.cli.export import export
 from fupruner.cli.fuse import fuse
-from fupruner.cli.later import init
+from fupruner.cli.init import init
 from fupruner.cli.optimize import optimize
 from fupruner.cli.prune import prune
 from fupruner.cli.report import report
@@ -27,13 +27,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS: tuple[Callable[..., int | None], ...] = (optimize, resume, fuse, prune, bench, sweep, export, targets, report)
-LATER: tuple[Callable[..., int | None], ...] = (init,)
+COMMANDS: dict[Callable[..., int | None], str] = {
+    init: "fupruner init options.toml",
+    optimize: "fupruner optimize fupruner:digits_resnet --data digits --max-drop 1 --out runs/first",
+    resume: "fupruner resume runs/first",
+    fuse: "fupruner fuse fupruner:resnet20 --level aggressive --out fused.onnx",
+    prune: "fupruner prune fupruner:resnet20 --speedup 1.5 --out pruned.onnx",
+    bench: "fupruner bench fused.onnx pruned.onnx --threads 1",
+    sweep: "fupruner sweep examples/sweep.toml --out runs/sweep",
+    export: "fupruner export runs/first --target cpu --out shipped",
+    targets: "fupruner targets",
+    report: "fupruner report runs/first",
+}
+"""Commands with an example that works as it stands, in the order of a first day."""
 
-for command in COMMANDS:
-    app.command()(guarded(command))
-for command in LATER:
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(guarded(command))
+for command, example in COMMANDS.items():
+    app.command(epilog=f"Example: {example}")(guarded(command))
 
 
 def _print_version(wanted: bool) -> None:

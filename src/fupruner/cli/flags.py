@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Gt, Le, Lt
 from typer.models import OptionInfo
 
 from fupruner.errors import InputError
-from fupruner.options import Options, parse_options
+from fupruner.options import Options, allowed, parse_options, read_options
 
 
 def flag(name: str) -> str:
@@ -17,13 +18,34 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def option(name: str) -> OptionInfo:
-    """Declare the flag of an option with the option's own help text."""
-    field = Options.model_fields[name]
-    rule = allowed(name)
-    help_text = f"{field.description} Allowed: {rule}." if rule else field.description
-    info: OptionInfo = typer.Option(flag(name), help=help_text)
+def option(name: str, panel: str | None = None) -> OptionInfo:
+    """Declare the flag of an option with the option's own help text; its values complete in the shell.
+
+    Args:
+        name: of the option, as in ``Options``.
+        panel: heading under which the help page lists it.
+    """
+    facts = [allowed(name), "" if default(name) is None else f"default {default(name)}"]
+    more = "; ".join(fact for fact in facts if fact)
+    help_text = f"{Options.model_fields[name].description}{f' ({more})' if more else ''}"
+    info: OptionInfo = typer.Option(
+        flag(name), help=help_text, rich_help_panel=panel, autocompletion=_completion(name), show_default=False
+    )
     return info
+
+
+def _completion(name: str) -> Callable[[str], list[str]] | None:
+    """Find what a shell may offer for a value."""
+    values = get_args(Options.model_fields[name].annotation)
+    if get_origin(Options.model_fields[name].annotation) is Literal:
+        return lambda incomplete: [value for value in values if str(value).startswith(incomplete)]
+    return _targets if name == "target" else None
+
+
+def _targets(incomplete: str) -> list[str]:
+    from fupruner.targets.registry import target_names  # noqa: PLC0415 - imports what only this needs
+
+    return [name for name in target_names() if name.startswith(incomplete)]
 
 
 def default(name: str) -> Any:
@@ -31,24 +53,22 @@ def default(name: str) -> Any:
     return Options.model_fields[name].default
 
 
-def allowed(name: str) -> str:
-    """What values an option takes, in words; empty where everything of its type is fine."""
-    field = Options.model_fields[name]
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(field.annotation)))
-    return " and ".join(_bound(bound) for bound in field.metadata if isinstance(bound, Ge | Gt | Le | Lt))
+def combined(context: typer.Context, file: Path | None) -> Options:
+    """Options of a command: its flags, where they were given, else those of a file, else the defaults.
+
+    Raises:
+        InputError: the file cannot be read, or a value cannot be used.
+    """
+    flags = {name: value for name, value in context.params.items() if name in Options.model_fields}
+    if file is None:
+        return parse(**flags)
+    given = {name: value for name, value in flags.items() if _was_given(context, name)}
+    return parse(**{**read_options(file).model_dump(exclude_unset=True), **given})
 
 
-def _bound(bound: Ge | Gt | Le | Lt) -> str:
-    match bound:
-        case Ge():
-            return f"at least {bound.ge}"
-        case Gt():
-            return f"more than {bound.gt}"
-        case Le():
-            return f"at most {bound.le}"
-        case Lt():
-            return f"less than {bound.lt}"
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def parse(**values: object) -> Options:

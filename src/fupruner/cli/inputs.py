@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from torch import Tensor, nn
 
 from fupruner.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from fupruner.targets.base import Target
     from fupruner.training.task import Task
 
@@ -28,6 +28,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 def example_inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     """One input of the given shape (without the batch), the same every time."""
+    import torch
+
     return (torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)),)
 
 
@@ -37,13 +39,15 @@ def outputs_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     Raises:
         InputError: the network does not run on such inputs, or its output is not one row per image.
     """
+    import torch
+
     try:
         with torch.no_grad():
             outputs = copy.deepcopy(module).eval()(*inputs)
     except (RuntimeError, ValueError, TypeError) as error:
         shape = "x".join(map(str, inputs[0].shape[1:]))
         raise InputError(f"The network does not run on images of {shape}: {str(error).splitlines()[0]}") from None
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+    if not isinstance(outputs, torch.Tensor) or outputs.dim() != 2:
         raise InputError(
             "The network's output is not one row of class scores per image.",
             hint="Use fupruner.optimize() with a task of your own.",

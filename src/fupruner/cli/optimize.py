@@ -4,32 +4,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import fupruner
-from fupruner.cli.flags import default, option, parse
+from fupruner.cli.flags import combined, default, option
 from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
 from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
-from fupruner.cli.tables import summary_table
+from fupruner.cli.tables import fired_table, move_table, operator_table, summary_table, width_table
 from fupruner.options import Options
-from fupruner.records import Summary
+from fupruner.records import Preview, Summary
+from fupruner.report import words
 from fupruner.report.data import read_run
 from fupruner.report.words import verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fupruner.origin import Source
+    from fupruner.training.task import Task
 
 MODEL_HELP = "Network: file.onnx, file.pt2, package.module:callable, torchvision:NAME, timm:NAME, fupruner:NAME."
 DATA_HELP = "Images: digits, a folder of class folders, a folder or file of parquet, hf:NAME."
 
 
 def optimize(
+    context: typer.Context,
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[str, typer.Option("--data", help=DATA_HELP)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty.")],
     weights: Weights = None,
+    options_file: Annotated[Path | None, typer.Option("--options", help="Options file, see 'fupruner init'.")] = None,
     target: Annotated[str, option("target")] = default("target"),
     max_drop: Annotated[float, option("max_drop")] = default("max_drop"),
     speedup: Annotated[float | None, option("speedup")] = default("speedup"),
@@ -43,25 +53,28 @@ def optimize(
     checkpoint_every: Annotated[float, option("checkpoint_every")] = default("checkpoint_every"),
     train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
     validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done; train and write nothing.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible."""
-    options = parse(
-        target=target,
-        max_drop=max_drop,
-        speedup=speedup,
-        epochs=epochs,
-        fusion=fusion,
-        importance=importance,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        threads=threads,
-        checkpoint_every=checkpoint_every,
-    )
+    """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible.
+
+    Flags override the options file, and that the defaults.
+    """
+    options = combined(context, options_file)
     new_folder(out)
-    with results_only(json):
-        _run(options, model, weights, data, splits=_splits(train_split, validation_split), out=out)
+    with results_only(json), RichProgress(messages()) as progress:
+        job = _load(options, model, weights, data, splits=_splits(train_split, validation_split), progress=progress)
+        if dry_run:
+            foreseen = fupruner.preview(job.module, job.inputs, job.task, progress=progress, **job.options)
+        else:
+            fupruner.optimize(
+                job.module, job.inputs, job.task, out=out, progress=progress, source=job.source, **job.options
+            )
+    if dry_run:
+        _show_preview(foreseen, json)
+        return 0
     return report_result(out, json)
 
 
@@ -75,13 +88,26 @@ def report_result(out: Path, json: bool) -> int:
     return 0 if summary.requirement.satisfied else REQUIREMENT_NOT_MET
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What the names on the command line stand for."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    task: Task
+    source: Source
+    options: dict[str, Any]
+
+
 def _splits(train: str | None, validation: str | None) -> dict[str, str]:
     given = {"train_split": train, "validation_split": validation}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _run(options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], out: Path) -> None:
-    """Load what the names stand for, cheapest first, and optimize."""
+def _load(
+    options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], progress: RichProgress
+) -> _Job:
+    """Load what the names stand for, cheapest first."""
     from fupruner.models.resolve import load_model
     from fupruner.origin import named_source
     from fupruner.targets.registry import get_target
@@ -94,13 +120,27 @@ def _run(options: Options, model: str, weights: Path | None, data: str, *, split
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
     check_labels(images, outputs_of(loaded.module, inputs))
     task = labelled_images(images, options)
-    with RichProgress(messages()) as progress:
-        for note in images.notes:
-            progress.note(note)
-        source = named_source(model, weights, data, images, task.augment, splits)
-        fupruner.optimize(
-            loaded.module, inputs, task, out=out, progress=progress, source=source, **options.model_dump()
-        )
+    for note in images.notes:
+        progress.note(note)
+    source = named_source(model, weights, data, images, task.augment, splits)
+    return _Job(loaded.module, inputs, task, source, options.model_dump())
+
+
+def _show_preview(foreseen: Preview, json: bool) -> None:
+    if json:
+        print_json({"dry_run": True, **foreseen.model_dump(mode="json")})
+        return
+    console, plan = output(), foreseen.plan
+    for part in (operator_table(foreseen.fusion), fired_table(foreseen.fusion), width_table(plan), move_table(plan)):
+        console.print(part)
+    before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
+    for line in (
+        f"Predicted time on {foreseen.target} ({plan.grade}), asked for {foreseen.asked_speedup:.2f}x: {before} -> {after}.",
+        f"Would train up to {words.plural(foreseen.attempts, 'attempt')} of {words.plural(foreseen.epochs, 'epoch')} "
+        f"({foreseen.steps} steps) each, and decide anew while training.",
+        "Dry run: nothing was trained, nothing was written.",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _show(summary: Summary, out: Path) -> None:

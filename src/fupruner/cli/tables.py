@@ -53,6 +53,23 @@ def width_table(plan: Plan) -> Table:
     return table("Widths that change", ("layer", "before", "after"), rows)
 
 
+def move_table(plan: Plan) -> Table:
+    """Sum up the moves of a plan by kind."""
+    kinds = sorted({move.kind for move in plan.moves})
+    chosen = {kind: [move for move in plan.moves if move.kind == kind] for kind in kinds}
+    rows = (
+        (
+            kind,
+            str(len(moves)),
+            str(sum(len(move.closed) for move in moves)),
+            words.milliseconds(sum(move.saved_ms for move in moves)),
+            f"{sum(move.loss for move in moves):.3g}",
+        )
+        for kind, moves in chosen.items()
+    )
+    return table("Moves of the plan", ("kind", "moves", "gates closed", "time saved", "predicted loss"), rows)
+
+
 def latency_table(paths: Sequence[Path], comparison: Comparison) -> Table:
     """Show latencies of several files, with spread, and ratios to the first."""
     rows = [

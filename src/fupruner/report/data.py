@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
-from fupruner.records import FusionLog, History, LayerTime, Metric, Plan, Record, Shipped, Summary
+from fupruner.records import FusionLog, GraphRecord, History, LayerTime, Metric, Plan, Record, Shipped, Summary
 
 
 class Attempt(Record):
@@ -34,6 +34,13 @@ class LayerTimes(Record):
     after: tuple[LayerTime, ...] = ()
 
 
+class Graphs(Record):
+    """The network as it came, and fused."""
+
+    before: GraphRecord | None = None
+    fused: GraphRecord | None = None
+
+
 class Event(Record):
     """One line of the run's log; what belongs to the event is kept as it is."""
 
@@ -45,6 +52,13 @@ class Event(Record):
     def details(self) -> str:
         """Write everything besides time and name in one line."""
         return ", ".join(f"{name} {value}" for name, value in (self.model_extra or {}).items())
+
+
+class ShippedFile(Record):
+    """A file of the run folder and its size in bytes."""
+
+    name: str
+    size: int
 
 
 class Decision(Record):
@@ -73,6 +87,9 @@ class RunReport(Record):
     attempts: tuple[Attempt, ...] = ()
     decisions: tuple[Decision, ...] = ()
     shipped: Shipped | None = None
+    graphs: Graphs = Graphs()
+    graph_after: GraphRecord | None = None
+    files: tuple[ShippedFile, ...] = ()
 
     @property
     def model(self) -> str:
@@ -97,6 +114,8 @@ FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "events": ("events.jsonl", lambda text: TypeAdapter(tuple[Event, ...]).validate_python(_events(text))),
     "decisions": ("decisions.json", TypeAdapter(tuple[Decision, ...]).validate_json),
     "shipped": ("shipped.json", TypeAdapter(Shipped).validate_json),
+    "graphs": ("graphs.json", TypeAdapter(Graphs).validate_json),
+    "graph_after": ("graph_after.json", TypeAdapter(GraphRecord).validate_json),
     "attempts": ("attempts.json", TypeAdapter(tuple[Attempt, ...]).validate_json),
 }
 """What each file of a run folder holds, and how it is read."""
@@ -113,7 +132,10 @@ def read_run(folder: Path) -> RunReport:
     if not (folder / "result.json").exists():
         raise InputError(f"The run in {folder} has not finished: it has no result.json.", hint="Wait for it to end.")
     found = {name: _read(folder / file, parse) for name, (file, parse) in FILES.items() if (folder / file).exists()}
-    return RunReport.model_validate({"folder": folder.resolve().name, **found})
+    files = tuple(
+        ShippedFile(name=path.name, size=path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
+    )
+    return RunReport.model_validate({"folder": folder.resolve().name, "files": files, **found})
 
 
 def _read(path: Path, parse: Callable[[str], object]) -> object:

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from fupruner.report.data import RunReport, read_run
+from fupruner.report.drawings import SIZE, kinds
 from fupruner.report.sections import headline, sections, story, summary_table
 from fupruner.report.words import verdict
 
@@ -52,6 +53,8 @@ def render(run: RunReport) -> str:
         story=story(run),
         summary=summary_table(run),
         sections=parts,
+        kinds=kinds(),
+        box=SIZE,
         figures=[chart.figure() for section in parts for chart in section.charts],
         style=_ours("page.css"),
         script=_ours("page.js"),

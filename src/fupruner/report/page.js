@@ -27,3 +27,43 @@
   draw();
   dark.addEventListener("change", draw);
 })();
+
+// Zooms the drawings by their size, so that moving about is ordinary scrolling: by wheel, finger, keyboard or dragging.
+(function () {
+  const STEP = 1.25;
+  for (const figure of document.querySelectorAll(".network")) {
+    const pane = figure.querySelector(".pane");
+    const svg = pane.querySelector("svg");
+    const natural = { width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
+    const fitting = () => Math.min(1, (pane.clientWidth - 2) / natural.width);
+    let scale = 1;
+
+    function zoom(wanted) {
+      const next = Math.min(4, Math.max(0.05, wanted));
+      const ratio = next / scale;
+      const centre = [pane.scrollLeft + pane.clientWidth / 2, pane.scrollTop + pane.clientHeight / 2];
+      scale = next;
+      svg.setAttribute("width", natural.width * scale);
+      svg.setAttribute("height", natural.height * scale);
+      pane.scrollTo(centre[0] * ratio - pane.clientWidth / 2, centre[1] * ratio - pane.clientHeight / 2);
+    }
+
+    const whole = () => zoom(Math.min(fitting(), (pane.clientHeight - 2) / natural.height));
+    const actions = { in: () => zoom(scale * STEP), out: () => zoom(scale / STEP), fit: whole };
+    figure.querySelector(".zoom").addEventListener("click", (event) => actions[event.target.dataset.zoom]?.());
+    pane.addEventListener("keydown", (event) => {
+      const action = { "+": actions.in, "=": actions.in, "-": actions.out, 0: whole }[event.key];
+      if (action && !event.ctrlKey && !event.metaKey) { event.preventDefault(); action(); }
+    });
+    pane.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey) return;
+      event.preventDefault();
+      zoom(scale * (event.deltaY < 0 ? STEP : 1 / STEP));
+    }, { passive: false });
+    pane.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "mouse" && event.buttons === 1) pane.scrollBy(-event.movementX, -event.movementY);
+    });
+    zoom(Math.max(0.6, fitting()));
+    pane.scrollTo((pane.scrollWidth - pane.clientWidth) / 2, 0);
+  }
+})();

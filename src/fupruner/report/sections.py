@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from fupruner.records import FusionLog, Metric, Plan, Shipped
 from fupruner.report import words
 from fupruner.report.charts import Chart, charts
 from fupruner.report.data import RunReport
-
-WITH_PYTORCH = """\
-import fupruner
-
-model = fupruner.load("path/to/this/folder")  # a torch.nn.Module
-"""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first column names its row, columns from ``text_columns`` on hold figures."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[str]]
-    text_columns: int = 1
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """Code that a reader can run."""
-
-    title: str
-    code: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading with what belongs under it, in this order."""
-
-    anchor: str
-    title: str
-    lines: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = field(default=())
-    snippets: tuple[Snippet, ...] = ()
+from fupruner.report.drawings import drawings, table_rows
+from fupruner.report.parts import Section, Table
+from fupruner.report.use import use
 
 
 def headline(run: RunReport) -> str:
@@ -86,12 +50,13 @@ def sections(run: RunReport) -> list[Section]:
         _widths(run.plan, drawn) if run.plan else None,
         _times(run, drawn) if "times" in drawn else None,
         _training(run, drawn) if "accuracy" in drawn else None,
+        _network(run),
         _plan(run.plan) if run.plan else None,
         _fusion(run.fusion, "fusion", "Fusion") if run.fusion else None,
         _fusion(run.fusion_after, "fusion-after", "Fusion after pruning") if run.fusion_after else None,
         _device(run.shipped, run.metric) if run.shipped else None,
         _conditions(run),
-        _use(run.shipped),
+        use(run),
     ]
     return [part for part in parts if part]
 
@@ -305,10 +270,21 @@ def _device(shipped: Shipped, metric: Metric) -> Section:
     return Section("device", "On the device", lines, tables=(table,) if rows else ())
 
 
-def _use(shipped: Shipped | None) -> Section:
-    on_device = (Snippet("On the device", shipped.recipe),) if shipped is not None else ()
-    snippets = (*on_device, Snippet("With PyTorch", WITH_PYTORCH))
-    return Section("use", "Run the result", ("The files lie next to this page.",), snippets=snippets)
+def _network(run: RunReport) -> Section | None:
+    drawn = drawings(run)
+    if not drawn:
+        return None
+    graphs = (run.graphs.before, run.graphs.fused, run.graph_after)
+    columns = ("Operator", "Kind", "Reads", "Output", "Removed")
+    tables = tuple(
+        Table(f"{drawing.title} as a table", columns, table_rows(graph, run.plan), text_columns=4, folded=True)
+        for drawing, graph in zip(drawn, (graph for graph in graphs if graph), strict=True)
+    )
+    line = (
+        "Each box is an operator, read from top to bottom; the colour is its kind, and the striped share of a box the "
+        "part of its channels that pruning removes. Scroll or drag to move, + and − to zoom."  # noqa: RUF001
+    )
+    return Section("network", "The network", (line,), tables=tables, drawings=tuple(drawn))
 
 
 def _present(drawn: dict[str, Chart], *names: str) -> tuple[Chart, ...]:

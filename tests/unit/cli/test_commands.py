@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 import fupruner
 from fupruner.cli import app
-from fupruner.records import FusionLog, Plan
+from fupruner.options import Options, read_options
+from fupruner.records import FusionLog, Plan, Preview
 from fupruner.targets.base import ExportResult
 from unit.report.builder import build_run, fusion, layer_names, plan
 
@@ -43,6 +45,13 @@ class Recorder:
         options["progress"].note("epoch 1")
         build_run(out, satisfied=self.satisfied)
 
+    def preview(self, model: nn.Module, example_inputs: object, task: object, **options: Any) -> Preview:
+        self.calls.append(("preview", {"inputs": example_inputs, "task": task, **options}))
+        names = layer_names(4)
+        return Preview(
+            target="cpu", asked_speedup=1.5, attempts=3, epochs=5, steps=50, fusion=fusion(names), plan=plan(names)
+        )
+
     def fuse(self, model: nn.Module, example_inputs: object, level: str, **chosen: Any) -> Fake:
         self.calls.append(("fuse", {"inputs": example_inputs, "level": level, **chosen}))
         return self._result(model)
@@ -62,7 +71,7 @@ class Recorder:
 
 def record(monkeypatch: pytest.MonkeyPatch, satisfied: bool = True) -> Recorder:
     recorder = Recorder(satisfied)
-    for name in ("optimize", "fuse", "prune", "export"):
+    for name in ("optimize", "preview", "fuse", "prune", "export"):
         monkeypatch.setattr(fupruner, name, getattr(recorder, name), raising=False)
     return recorder
 
@@ -140,9 +149,12 @@ def test_json_is_the_only_thing_on_stdout(recorder: Recorder, tmp_path: Path) ->
         (("export", "{used}", "--out", "{out}"), "model.pt2"),
         (("report", "{used}"), "has not finished"),
         (("sweep", "no_such.toml", "--out", "{out}"), "Cannot read a sweep from no_such.toml"),
-        (("init",), "'fupruner init' is not available"),
         (("resume", "runs/x"), "There is no run folder runs/x"),
         (("resume", "{used}"), "is no run that can go on"),
+        (("init", "{used}/precious.txt"), "precious.txt exists"),
+        (("init", "{out}/options.toml"), "there is no folder"),
+        (("optimize", DIGITS, "--data", "digits", "--out", "{out}", "--options", "{out}.toml"), "Cannot read options"),
+        (("optimize", DIGITS, "--data", "digits", "--out", "{used}", "--dry-run"), "is not empty"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_touches_nothing(
@@ -202,3 +214,50 @@ def test_report_writes_pages_again(tmp_path: Path) -> None:
 def test_version_and_bare_call() -> None:
     assert invoke("--version").stdout.strip() == f"fupruner {fupruner.__version__}"
     assert "optimize" in invoke().output
+
+
+def test_init_writes_every_default_with_what_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    assert json.loads(invoke("init", file, "--json").stdout) == {"file": str(file)}
+    assert read_options(file) == Options()
+    text = file.read_text()
+    for name, field in Options.model_fields.items():
+        assert re.search(rf"^(# )?{name} = ", text, re.MULTILINE), name
+        assert str(field.description) in text.replace("\n# ", " ")
+    assert "Allowed: one of none, basic, aggressive, auto." in text
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(recorder: Recorder, tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text("epochs = 7\nmax_drop = 0.25\nweight_decay = 0.0\n")
+    result = optimize(tmp_path / "run", "--options", file, "--max-drop", 2, "--seed", 0)
+    assert result.exit_code == 0, result.output
+    ((_, options),) = recorder.calls
+    assert {name: options[name] for name in ("epochs", "max_drop", "weight_decay", "batch_size")} == {
+        "epochs": 7, "max_drop": 2.0, "weight_decay": 0.0, "batch_size": 128,
+    }  # fmt: skip
+
+
+def test_error_in_a_file_names_line_and_allowed_values(recorder: Recorder, tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('# mine\nepochs = 5\n\nfusion = "most"\nepoch = 3\n')
+    result = optimize(tmp_path / "run", "--options", file)
+    assert result.exit_code == 2
+    assert f"{file}, line 4: fusion = 'most': must be one of none, basic, aggressive, auto." in result.stderr
+    assert f"{file}, line 5: epoch = 3: there is no such option; did you mean epochs?" in result.stderr
+
+
+def test_dry_run_tells_and_writes_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    result = optimize(tmp_path / "run", "--dry-run", "--epochs", 5)
+    assert result.exit_code == 0, result.output
+    assert [name for name, _ in recorder.calls] == ["preview"]
+    for text in ("batch-norm-into-conv", "asked for 1.50x: 1.00 ms -> 0.500 ms", "3 attempts of 5 epochs (50 steps)"):
+        assert text in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_json_is_plan_and_fusion(recorder: Recorder, tmp_path: Path) -> None:
+    found = json.loads(optimize(tmp_path / "run", "--dry-run", "--json").stdout)
+    assert found["dry_run"] is True
+    assert found["plan"]["predicted_ms"] == 0.5
+    assert found["fusion"]["level"] == "auto"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_long_messages_are_not_broken_into_lines(capsys: pytest.CaptureFixture[s
 def test_colour_is_for_terminals_that_want_it(variables: dict[str, str], coloured: bool) -> None:
     inherited = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "NO_COLOR")}
     result = subprocess.run(
-        [sys.executable, "-m", "fupruner", "init"],
+        [sys.executable, "-m", "fupruner", "resume", "nowhere"],
         capture_output=True,
         text=True,
         env={**inherited, **variables},
@@ -99,3 +100,61 @@ def test_what_libraries_print_does_not_reach_stdout(capsys: pytest.CaptureFixtur
 def test_consoles_write_where_they_say() -> None:
     assert shell.output().file is not shell.messages().file
     assert Console(file=io.StringIO()).is_terminal is False
+
+
+def levels(command: Callable[..., None], **flags: bool) -> None:
+    with pytest.raises(typer.Exit):
+        shell.guarded(command)(**flags)
+
+
+def tell() -> None:
+    shell.messages().print("on the way")
+    shell.output().print("result")
+    logging.getLogger("fupruner.x").debug("detail of %s", "x")
+    logging.getLogger("fupruner.x").warning("careful")
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ({}, ["on the way", "Warning: careful"]),
+        ({"quiet": True}, []),
+        ({"verbose": True}, ["on the way", "Debug: detail of x", "Warning: careful"]),
+    ],
+)
+def test_quiet_and_verbose(flags: dict[str, bool], lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    levels(tell, **flags)
+    captured = capsys.readouterr()
+    assert captured.out == "result\n"
+    assert captured.err.splitlines() == lines
+
+
+def test_level_ends_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    levels(tell, quiet=True)
+    capsys.readouterr()
+    shell.messages().print("heard again")
+    assert capsys.readouterr().err == "heard again\n"
+    assert logging.getLogger("fupruner").handlers == []
+
+
+def test_quiet_does_not_swallow_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    levels(raising(InputError("broken")), quiet=True)
+    assert capsys.readouterr().err == "Error: broken\n"
+
+
+def test_quiet_and_verbose_exclude_each_other() -> None:
+    assert code_of(lambda: None) == 0
+    with pytest.raises(typer.Exit) as left:
+        shell.guarded(lambda: None)(quiet=True, verbose=True)
+    assert left.value.exit_code == 2
+
+
+def test_json_error_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(json: bool) -> None:
+        raise InputError("broken", hint="mend it")
+
+    with pytest.raises(typer.Exit):
+        shell.guarded(command)(json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"error": "broken", "hint": "mend it"}
+    assert "broken" in captured.err

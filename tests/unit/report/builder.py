@@ -15,6 +15,8 @@ from fupruner.records import (
     Fired,
     FusionLog,
     GraphFigures,
+    GraphNode,
+    GraphRecord,
     History,
     LayerTime,
     Move,
@@ -24,7 +26,7 @@ from fupruner.records import (
     Shipped,
     Summary,
 )
-from fupruner.report.data import Attempt, Decision, LayerTimes
+from fupruner.report.data import Attempt, Decision, Graphs, LayerTimes
 
 NASTY = "stem.<script>alert(1)</script>"
 LONG = "backbone.features.stage_with_a_long_name.3.residual_branch.conv_project"
@@ -45,6 +47,8 @@ def build_run(folder: Path, layers: int = 20, epochs: int = 6, satisfied: bool =
     _write(folder / "fusion_after.json", fusion(names[:1]))
     decisions = [Decision(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9, reopened=i) for i in range(3)]
     _write_all(folder / "decisions.json", decisions)
+    _write(folder / "graphs.json", Graphs(before=graph(names, norms=True), fused=graph(names)))
+    _write(folder / "graph_after.json", graph(names[: layers // 2]))
     _write(folder / "layer_times.json", layer_times(names))
     write_options(Options(speedup=2.0, seed=7), folder / "options.toml")
     _write_all(folder / "history.json", [history(1, epochs), history(2, epochs), history(3, epochs)])
@@ -113,6 +117,22 @@ def fusion(names: list[str]) -> FusionLog:
         max_error_float32=3.4e-7,
         checked_inputs=("2x3x32x32", "1x3x33x31"),
     )
+
+
+def graph(names: list[str], norms: bool = False) -> GraphRecord:
+    """A chain of convolutions; every second one is added to what came two before it."""
+    nodes = [GraphNode(name="x", kind="input", shape=(3, 32, 32))]
+    for number, name in enumerate(names):
+        nodes.append(
+            GraphNode(name=f"c{number}", kind="Conv2d", inputs=(nodes[-1].name,), layer=name, shape=(16, 32, 32))
+        )
+        if norms:
+            nodes.append(GraphNode(name=f"n{number}", kind="BatchNorm2d", inputs=(f"c{number}",), shape=(16, 32, 32)))
+        if number % 2:
+            nodes.append(
+                GraphNode(name=f"a{number}", kind="add", inputs=(nodes[-1].name, f"c{number - 1}"), shape=(16, 32, 32))
+            )
+    return GraphRecord(nodes=(*nodes, GraphNode(name="output", kind="output", inputs=(nodes[-1].name,))))
 
 
 def layer_times(names: list[str]) -> LayerTimes:

@@ -84,7 +84,7 @@ def test_headings_tables_and_charts_are_accessible(page: Outline) -> None:
     assert all("scope" in attrs for tag, attrs in page.tags if tag == "th")
     assert page.count("caption") == page.count("table")
     images = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
-    assert len(images) == 5
+    assert len(images) == 5 + 3  # charts and drawings
     assert all(attrs["aria-label"] for attrs in images)
 
 

@@ -1,0 +1,41 @@
+"""What a section of the page may hold: lines, charts, drawings, tables and code, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fupruner.report.charts import Chart
+from fupruner.report.drawings import Drawing
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names its row, columns from ``text_columns`` on hold figures."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Code that a reader can run."""
+
+    title: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what belongs under it, in this order."""
+
+    anchor: str
+    title: str
+    lines: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = field(default=())
+    snippets: tuple[Snippet, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
