@@ -9,10 +9,12 @@ from torch import nn
 
 from fupruner.pruning.dynamic import Decision
 from fupruner.records import Figures, FusionLog, GroupRecord, Plan
+from fupruner.report import words
+from fupruner.tabular import ShownAsTable, Tabular
 
 
-@dataclass(frozen=True)
-class FuseResult:
+@dataclass(frozen=True, repr=False)
+class FuseResult(ShownAsTable):
     """An equivalent network with fewer operators.
 
     Attributes:
@@ -25,9 +27,17 @@ class FuseResult:
     log: FusionLog
     max_error: float
 
+    def table(self) -> Tabular:
+        """Operators by type before and after."""
+        title = (
+            f"Fused ({self.log.level}): {words.plural(len(self.log.fired), 'rewrite')} fired, {len(self.log.refused)} refused, "
+            f"largest error {self.max_error:.1e}"
+        )
+        return Tabular(title, ("operator", "before", "after", "change"), words.operators(self.log))
 
-@dataclass(frozen=True)
-class PruneResult:
+
+@dataclass(frozen=True, repr=False)
+class PruneResult(ShownAsTable):
     """A smaller network.
 
     Attributes:
@@ -39,6 +49,10 @@ class PruneResult:
     module: nn.Module
     plan: Plan
     groups: tuple[GroupRecord, ...]
+
+    def table(self) -> Tabular:
+        """Widths that change, under the predicted times."""
+        return _widths("Pruned", self.plan)
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,8 @@ class LoopEpoch:
     reopened: int
 
 
-@dataclass(frozen=True)
-class LoopResult:
+@dataclass(frozen=True, repr=False)
+class LoopResult(ShownAsTable):
     """A network that was pruned inside somebody else's loop.
 
     Attributes:
@@ -82,9 +96,13 @@ class LoopResult:
     decisions: tuple[Decision, ...]
     epochs: tuple[LoopEpoch, ...]
 
+    def table(self) -> Tabular:
+        """Widths that change, under the predicted times and the measured speed-up."""
+        return _widths(f"Pruned to {self.speedup:.2f}x (measured)", self.plan)
 
-@dataclass(frozen=True)
-class RunResult:
+
+@dataclass(frozen=True, repr=False)
+class RunResult(ShownAsTable):
     """The outcome of a run.
 
     Attributes:
@@ -103,3 +121,23 @@ class RunResult:
     speedup: float
     satisfied: bool
     out: Path
+
+    def table(self) -> Tabular:
+        """Figures before and after, under the verdict."""
+        old, new = self.baseline, self.final
+        met = "requirement met" if self.satisfied else "requirement NOT met"
+        rows = (
+            ("accuracy or metric", f"{old.accuracy:.2f}", f"{new.accuracy:.2f}", f"{new.accuracy - old.accuracy:+.2f}"),
+            ("latency", words.latency(old), words.latency(new), words.change(old.latency_ms, new.latency_ms)),
+            ("multiply-adds", words.count(old.macs), words.count(new.macs), words.change(old.macs, new.macs)),
+            ("parameters", words.count(old.params), words.count(new.params), words.change(old.params, new.params)),
+        )
+        return Tabular(f"{self.speedup:.2f}x, {met}; run folder {self.out}", ("", "before", "after", "change"), rows)
+
+
+def _widths(done: str, plan: Plan) -> Tabular:
+    before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
+    title = f"{done} for {plan.target}: {before} -> {after} predicted ({plan.grade})"
+    changed = [(name, old, plan.widths_after.get(name, 0)) for name, old in plan.widths_before.items()]
+    rows = [(name, str(old), str(new) if new else "removed") for name, old, new in changed if old != new]
+    return Tabular(title, ("layer", "before", "after"), rows)

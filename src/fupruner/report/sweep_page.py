@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fupruner.report import words
 from fupruner.report.charts import Chart, Point, _axis, _cloud, _layout, _line
 from fupruner.report.html import HERE, PAGE, _ours
-from fupruner.report.sections import Table
+from fupruner.report.parts import Table
 from fupruner.run_folder import write_atomically
 from fupruner.sweeping.records import Sweep, Trial
 from fupruner.sweeping.sweep import read_sweep, shown
