@@ -121,3 +121,23 @@ def test_names_run_no_code(driver, page: Path) -> None:
     show(driver, page)
     assert driver.execute_script("return document.querySelectorAll('script').length") == 3
     assert "<script>alert(1)</script>" in driver.execute_script("return document.body.textContent")
+
+
+def test_networks_are_drawn_and_zoom_by_button_and_key(driver, page: Path) -> None:
+    show(driver, page)
+    boxes = driver.execute_script(
+        "return [...document.querySelectorAll('.pane')].map((p) => p.querySelectorAll('.box').length)"
+    )
+    assert boxes == [2 + 2 * LAYERS + LAYERS // 2, 2 + LAYERS + LAYERS // 2, 2 + LAYERS // 2 + LAYERS // 4]
+    width = "return Number(document.querySelector('#drawing-before svg').getAttribute('width'))"
+    first = driver.execute_script(width)
+    driver.execute_script("document.querySelector('[data-zoom=in]').click()")
+    larger = driver.execute_script(width)
+    pane = driver.find_element("css selector", "#drawing-before")
+    pane.send_keys("-")
+    assert larger > first
+    assert driver.execute_script(width) == pytest.approx(first)
+    pane.send_keys("0")
+    script = "const p = document.querySelector('#drawing-before'); return [p.scrollHeight, p.clientHeight]"
+    whole = driver.execute_script(script)
+    assert whole[0] <= whole[1]

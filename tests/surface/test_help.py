@@ -23,7 +23,7 @@ FLAGS = {
     "bench": {"--help", "--json", "--target", "--threads", "FILE"},
     "export": {"--data", "--help", "--input-shape", "--json", "--out", "--target", "--weights", "MODEL"},
     "targets": {"--help", "--install", "--json"},
-    "report": {"--help", "--json", "RUN"},
+    "report": {"--help", "--json", "--out", "RUN"},
     "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},
     "init": {"--help", "--json", "FILE"},
     "resume": {"--help", "--json", "RUN"},

@@ -208,6 +208,8 @@ def test_report_writes_pages_again(tmp_path: Path) -> None:
     runs = [build_run(tmp_path / name, layers=4) for name in ("a", "b")]
     found = json.loads(invoke("report", *runs, "--json").stdout)
     assert found["reports"] == [str(run / "report.html") for run in runs]
+    assert found["comparison"] == str(tmp_path / "comparison.html")
+    assert (tmp_path / "comparison.html").exists()
     assert all((run / "report.html").exists() for run in runs)
 
 
