@@ -8,7 +8,7 @@ rank correlation of the leave-one-out column, and the constants that a fit to al
     python benchmarks/cost_models.py [--device NAME ...] [--out benchmarks/results/cost_models]
 
 Architectures come from torchvision and timm (tests/requirements-zoo.txt), with random weights: they do not matter here. n = 1 published
-figure per row. About two minutes on one core, most of it for tracing the networks.
+figure per row. About four minutes of one core.
 """
 
 # ruff: noqa: PLC0415 - networks are imported where they are needed
