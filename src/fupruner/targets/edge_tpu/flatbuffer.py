@@ -23,6 +23,7 @@ INSTEAD = {
     "HARD_SWISH": "ReLU6",
     "LEAKY_RELU": "ReLU, or PReLU with one slope per channel",
     "PADV2": "a max-pool behind a ReLU, whose padding can be zero",
+    "STRIDED_SLICE": "a strided 1x1 convolution; 'fupruner fuse MODEL --level aggressive --out fused.pt2' makes one of a strided shortcut",
     "TRANSPOSE": "layers that keep channels where they are",
     "TRANSPOSE_CONV": "nearest upsampling and a convolution",
 }
