@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
@@ -43,7 +44,27 @@ def fupruner(arguments: list[str], log: Path, at: int | None = None, sign: int =
     return int(process.exitcode)
 
 
-def _child(arguments: list[str], log: str, at: int | None, sign: int) -> None:
+def together(processes: int, arguments: list[str], log: Path) -> list[int]:
+    """Run the command line in several processes that torchrun might have started; logs get the rank's number."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    size = str(processes)
+    shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+    started = []
+    for rank in range(processes):
+        place = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        named = log.with_name(f"{log.name}{rank}")
+        started.append(context().Process(target=_child, args=(arguments, str(named), None, 0, place)))  # type: ignore[attr-defined]
+        started[-1].start()
+    for process in started:
+        process.join(300)
+    return [int(process.exitcode) for process in started]
+
+
+def _child(arguments: list[str], log: str, at: int | None, sign: int, place: dict[str, str] | None = None) -> None:
+    os.environ.update(place or {})
     torch.set_num_threads(1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)

@@ -171,7 +171,10 @@ def _trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callab
         loss = compensated_loss(network, setting.graph, setting.task)
         return best_weight(planner, importance, speedup, loss)
 
-    return lambda importance, speedup: float(setting.trainer.journal.once("weight", lambda: weigh(importance, speedup)))
+    journal = setting.trainer.journal
+    return lambda importance, speedup: float(
+        journal.once("weight", lambda: weigh(importance, speedup), everywhere=True)
+    )
 
 
 def calibration_inputs(task: Task, images: int = COMPENSATION_IMAGES) -> list[Tensor]:

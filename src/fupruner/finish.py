@@ -98,10 +98,17 @@ def _shipped(setting: Setting, module: nn.Module, file: Path) -> Shipped:
     """What is shipped, and what the device's tools and the module itself say about it."""
     target = setting.target
     beside = sorted(path.name for path in file.parent.glob(f"{file.stem}.*") if path != file and path.suffix != ".pt2")
+    agreed = setting.trainer.journal.once(
+        "agreement",
+        lambda: [
+            fact.model_dump(mode="json")
+            for fact in agreement(setting.task, module, lambda x: target.predict(file, x), target.judged_in)
+        ],
+    )
     return Shipped(
         files=(file.name, *beside), ships=target.ships, precision=target.precision, judged_in=target.judged_in, recipe=target.recipe,
         before=tuple(target.inspect(setting.baseline_file)),
-        after=(*target.inspect(file), *agreement(setting.task, module, lambda x: target.predict(file, x), target.judged_in)),
+        after=(*target.inspect(file), *map(Fact.model_validate, agreed)),
     )  # fmt: skip
 
 

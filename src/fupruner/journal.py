@@ -41,7 +41,7 @@ class Journal:
         self.prices: dict[str, float] = {}
         self.damage = ""
         self._entries: list[dict[str, Any]] = []
-        self._position = 0
+        self._position, self._computing = 0, False
         self._file: IO[bytes] | None = None
         self._began, self._before = time.perf_counter(), 0.0
 
@@ -111,17 +111,26 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def once(self, kind: str, compute: Callable[[], Any]) -> Any:
+    def once(self, kind: str, compute: Callable[[], Any], *, everywhere: bool = False) -> Any:
         """The outcome of a computation: the recorded one, or what process 0 computes and records now.
+
+        A computation is recorded as a whole: outcomes that it asks for itself are not.
 
         Args:
             kind: of outcome, to notice when a run does not repeat itself.
             compute: gives plain values: numbers, strings, lists, dictionaries.
+            everywhere: whether all processes compute, though process 0's outcome counts; needed where the computation asks
+                for prices, which all processes have to ask for in the same order.
 
         Raises:
             FuPrunerError: another kind of outcome was recorded here.
         """
-        return self.world.share(lambda: self._next(kind, compute))
+        if self._computing:
+            return compute()
+        if everywhere and not self.world.share(lambda: self.is_replaying):
+            value = self._alone(compute)
+            return self.world.share(lambda: self._next(kind, lambda: value))
+        return self.world.share(lambda: self._next(kind, lambda: self._alone(compute)))
 
     def price(self, keys: list[str], compute: Callable[[list[int]], list[float]]) -> list[float]:
         """Prices by key; ``compute`` gives those that are not known, by their positions."""
@@ -138,6 +147,13 @@ class Journal:
         return self.world.share(complete)
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _alone(self, compute: Callable[[], Any]) -> Any:
+        self._computing = True
+        try:
+            return compute()
+        finally:
+            self._computing = False
 
     def _next(self, kind: str, compute: Callable[[], Any]) -> Any:
         if self.is_replaying:

@@ -1,7 +1,10 @@
 """Several processes that do one run together: one of them decides, measures and writes, all of them train.
 
 ``torchrun`` starts the processes and tells each its place by environment variables. Everything that is not training happens
-in process 0 alone, and the others are told what came of it; so all of them take the same decisions.
+in process 0 alone, and the others are told what came of it; so all of them take the same decisions. On one machine and on two:
+
+    torchrun --nproc-per-node 2 -m fupruner optimize MODEL --data DATA --out RUN
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m fupruner optimize ...
 """
 
 from __future__ import annotations
@@ -43,15 +46,21 @@ class World:
         return self.rank == 0
 
     def share(self, compute: Callable[[], Value]) -> Value:
-        """What ``compute`` gives in process 0, in every process; an error that we raise on purpose is raised in all of them."""
-        if self.size == 1:
+        """What ``compute`` gives in process 0, in every process; an error that we raise on purpose is raised in all of them.
+
+        What is shared while process 0 computes stays there: the others do not compute, and so do not ask for it.
+        """
+        if self.size == 1 or _STATE.get("alone"):
             return compute()
         message: list[Any] = [None]
         if self.is_main:
+            _STATE["alone"] = True
             try:
                 message = [(True, compute())]
             except FuPrunerError as error:
                 message = [(False, error)]
+            finally:
+                _STATE["alone"] = False
         dist.broadcast_object_list(message, src=0, group=_messages())
         succeeded, value = message[0]
         if not succeeded:

@@ -42,7 +42,8 @@ class Trainer:
     def __init__(
         self, journal: Journal | None = None, checkpoints: Checkpoints | None = None, every: float = 60.0
     ) -> None:
-        self.journal, self.checkpoints, self.every = journal or Journal(), checkpoints, every
+        self.journal = Journal() if journal is None else journal
+        self.checkpoints, self.every = checkpoints, every
         self.is_current = True
         self._restored: Checkpoint | None = None
         self._phase, self._network = 0, -1

@@ -104,3 +104,15 @@ def test_second_process_is_kept_out(tmp_path: Path) -> None:
         read(tmp_path)
     journal.close()
     read(tmp_path)
+
+
+def test_computation_is_recorded_as_a_whole(tmp_path: Path) -> None:
+    journal = Journal()
+    OPEN.append(journal)
+    journal.begin(tmp_path)
+    assert journal.once("outer", lambda: 1 + journal.once("inner", lambda: 2), everywhere=True) == 3
+    assert journal.once("after", lambda: 4) == 4
+    journal.close()
+    again = read(tmp_path)
+    assert again.once("outer", never) == 3
+    assert again.once("after", never) == 4

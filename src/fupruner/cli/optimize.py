@@ -13,6 +13,7 @@ import typer
 import fupruner
 from fupruner.cli.flags import combined, default, option
 from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
+from fupruner.cli.processes import is_main
 from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import fired_table, move_table, operator_table, summary_table, width_table
@@ -63,7 +64,8 @@ def optimize(
     Flags override the options file, and that the defaults.
     """
     options = combined(context, options_file)
-    new_folder(out)
+    if is_main():
+        new_folder(out)
     with results_only(json), RichProgress(messages()) as progress:
         job = _load(options, model, weights, data, splits=_splits(train_split, validation_split), progress=progress)
         if dry_run:
@@ -73,13 +75,16 @@ def optimize(
                 job.module, job.inputs, job.task, out=out, progress=progress, source=job.source, **job.options
             )
     if dry_run:
-        _show_preview(foreseen, json)
+        if is_main():
+            _show_preview(foreseen, json)
         return 0
     return report_result(out, json)
 
 
 def report_result(out: Path, json: bool) -> int:
-    """Print what a finished run achieved; returns the exit code."""
+    """Print what a finished run achieved; returns the exit code, which is for the main process to give."""
+    if not is_main():
+        return 0
     summary = read_run(out).summary
     if json:
         print_json({**summary.model_dump(mode="json"), "out": str(out)})

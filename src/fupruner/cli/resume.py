@@ -11,6 +11,7 @@ import typer
 
 from fupruner.cli.inputs import Json
 from fupruner.cli.optimize import report_result
+from fupruner.cli.processes import is_main
 from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import messages, results_only
 
@@ -20,15 +21,13 @@ def resume(
     json: Json = False,
 ) -> int:
     """Go on with an interrupted run, to the network that it would have come to; a finished one is left as it is."""
-    from fupruner.origin import read_origin
     from fupruner.resuming import is_finished
     from fupruner.resuming import resume as go_on
 
-    read_origin(run)
-    if is_finished(run):
+    finished = is_main() and is_finished(run)
+    if finished:
         messages().print(f"The run in {run} is finished.", markup=False, soft_wrap=True)
-        report_result(run, json)
-        return 0
     with results_only(json), RichProgress(messages()) as progress:
         go_on(run, progress=progress)
-    return report_result(run, json)
+    code = report_result(run, json)
+    return 0 if finished else code

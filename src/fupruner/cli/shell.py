@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
 
+from fupruner.cli.processes import may_complain
 from fupruner.errors import FuPrunerError, InputError
 
 REQUIREMENT_NOT_MET = 1
@@ -37,8 +38,8 @@ def output() -> Console:
 
 
 def messages() -> Console:
-    """Standard error: progress and remarks; nowhere with ``--quiet``."""
-    return Console(stderr=True, highlight=False, quiet=_LEVEL.get() == "quiet")
+    """Standard error: progress and remarks; nowhere with ``--quiet``, nor in a process that only follows."""
+    return Console(stderr=True, highlight=False, quiet=_LEVEL.get() == "quiet" or not may_complain())
 
 
 def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -111,7 +112,7 @@ def show_error(error: FuPrunerError) -> None:
 
 
 def _errors() -> Console:
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=not may_complain())
 
 
 @contextmanager

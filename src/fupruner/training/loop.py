@@ -198,8 +198,7 @@ def _fabric(precision: Precision, world: World) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision each time
     if world.size == 1:
         return Fabric(accelerator="auto", devices=1, precision=precision)
-    # a closed branch may leave parameters without a gradient
-    strategy = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE)
+    strategy = DDPStrategy(static_graph=True, timeout=PATIENCE)  # which parameters have gradients does not change
     nodes = world.size // world.local_size
     fabric = Fabric(
         accelerator="auto", devices=world.local_size, num_nodes=nodes, strategy=strategy, precision=precision
