@@ -42,7 +42,7 @@ def example(monkeypatch: pytest.MonkeyPatch):
 
 def test_segmentation_is_brought_as_a_task(example, tmp_path: Path) -> None:
     segmentation: ModuleType = example("segmentation")
-    result = segmentation.main(tmp_path / "run", images=224, epochs=3)
+    result = segmentation.main(tmp_path / "run", images=128, epochs=5)
     assert result.speedup > 1.2
     assert result.baseline.accuracy > 45  # a network that sees only ground scores about 27
     validation = segmentation.shapes(256, seed=1)
