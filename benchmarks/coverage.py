@@ -170,8 +170,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                            "failed": [r["name"] for r in mine if "failed" in r]}  # fmt: skip
     seconds = [row["trace_seconds"] + row["fuse_seconds"] for row in rows if row["fused"]]
     wrong = [row["name"] for row in rows if row["fused"] and not is_right(row)]
+    chaotic = [row["name"] for row in rows if row["fused"] and is_right(row) and row["error_float32"] > FLOAT32]
     return counted | {
         "mismatches": wrong,
+        "held_to_rounding_noise": chaotic,
         "median_seconds": statistics.median(seconds or [0]),
         "worst_seconds": max(seconds, default=0),
     }

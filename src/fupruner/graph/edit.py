@@ -94,9 +94,14 @@ def set_tensor(root: nn.Module, name: str, value: Tensor) -> None:
 
 def module_of(graph_module: fx.GraphModule, node: object) -> nn.Module | None:
     """The module that a node calls, or None if it calls none."""
-    if isinstance(node, fx.Node) and node.op == "call_module":
-        return graph_module.get_submodule(str(node.target))
-    return None
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    module: Any = graph_module
+    for part in str(node.target).split(
+        "."
+    ):  # get_submodule does the same ten times slower, and this is asked most often
+        module = module._modules[part]
+    return module  # type: ignore[no-any-return]
 
 
 def calls(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
