@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 ZOO := .venv/.installed-zoo
 DEVICES := .venv/.installed-targets
-CHECKED := src tests examples $(wildcard benchmarks)
+CHECKED := src tests examples site_hooks $(wildcard benchmarks)
 
 # Prints the output of a command only if it fails.
 quietly = @out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; echo "failed: $(1)"; exit 1; }
@@ -38,8 +38,9 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 types: $(INSTALLED) ## static types
 	$(call quietly,$(BIN)/mypy)
 
-docs: $(INSTALLED) ## check that what the README shows and links to is there
-	@$(BIN)/python -m pytest tests/surface/test_readme.py
+docs: $(INSTALLED) ## build the documentation into site/, and check what it and the README show
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@$(BIN)/python -m pytest tests/surface/test_readme.py tests/surface/test_docs.py
 
 bench: $(INSTALLED) ## run every script in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
