@@ -234,7 +234,9 @@ def write(out: Path, rows: dict[str, dict[str, Any]]) -> None:
     order = [name for name in networks() if name in rows]
     listed = [rows[name] for name in [*order, *(name for name in rows if name not in order)]]
     result = {"hardware": hardware, "level": LEVEL, "n": 1, "summary": summary(listed), "rows": listed}
-    words = f"# Coverage of fusion\n\n```\n{json.dumps(summary(listed), indent=1)}\n```\n\n{table(listed)}"
+    told = summary(listed) | {"not_run_yet": [name for name in networks() if name not in rows]}
+    result["summary"] = told
+    words = f"# Coverage of fusion\n\n```\n{json.dumps(told, indent=1)}\n```\n\n{table(listed)}"
     for suffix, text in ((".json", json.dumps(result, indent=1) + "\n"), (".md", words)):
         partial = out.with_suffix(suffix + ".partial")
         partial.write_text(text)
