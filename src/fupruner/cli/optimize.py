@@ -152,7 +152,9 @@ def _show(summary: Summary, out: Path) -> None:
     console = output()
     console.print(summary_table(summary))
     console.print(verdict(summary), style="green" if summary.requirement.satisfied else "yellow", markup=False)
+    found = read_run(out)
+    for line in words.which_data(elsewhere=found.is_judged_elsewhere, of_the_search=False):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
-    shipped = read_run(out).shipped
-    main = shipped.files[0] if shipped else "model.onnx"
+    main = found.shipped.files[0] if found.shipped else "model.onnx"
     console.print(f"Model:  {out / main}  (and {out / 'model.pt2'} for PyTorch)", markup=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.training.task import CalibrationData
 
-WEIGHTS = (1.0, 0.5, 0.25, 0.1)
+WEIGHTS = (1.0, 0.6, 0.35, 0.2, 0.1)
 """What the scores of branches are multiplied by, one plan each."""
 IMAGES = 256
 """Calibration images that plans are judged on."""

@@ -84,7 +84,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def trade_off(run: RunReport) -> Chart:
     """Accuracy against latency: baseline, every attempt, the network that was kept, and the Pareto front."""
-    old, new, metric = run.summary.baseline, run.summary.final, run.metric
+    (old, new), metric = run.looked_at, run.metric
     baseline = Point("baseline", old.latency_ms, old.accuracy)
     kept = Point("kept", new.latency_ms, new.accuracy)
     met = [_point(attempt) for attempt in run.attempts if attempt.satisfied]
@@ -156,7 +156,7 @@ def times(before: Sequence[LayerTime], after: Sequence[LayerTime]) -> Chart:
 
 def accuracy_per_epoch(run: RunReport) -> Chart:
     """The training curve of each attempt, between the baseline and what is required."""
-    baseline = run.summary.baseline.accuracy
+    baseline = run.looked_at[0].accuracy
     last = max(epoch.epoch for history in run.history for epoch in history.epochs)
     first = min(epoch.epoch for history in run.history for epoch in history.epochs)
     floor = baseline - run.summary.requirement.max_drop

@@ -10,7 +10,19 @@ from pathlib import Path
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
-from fupruner.records import FusionLog, GraphRecord, History, LayerTime, Metric, Plan, Record, Shipped, Summary
+from fupruner.records import (
+    Figures,
+    FusionLog,
+    GraphRecord,
+    History,
+    Judgement,
+    LayerTime,
+    Metric,
+    Plan,
+    Record,
+    Shipped,
+    Summary,
+)
 
 
 class Attempt(Record):
@@ -77,6 +89,7 @@ class RunReport(Record):
     folder: str
     summary: Summary
     metric: Metric = Metric()
+    judgement: Judgement | None = None
     plan: Plan | None = None
     fusion: FusionLog | None = None
     fusion_after: FusionLog | None = None
@@ -92,6 +105,22 @@ class RunReport(Record):
     files: tuple[ShippedFile, ...] = ()
 
     @property
+    def is_judged_elsewhere(self) -> bool:
+        """Whether the result has figures of validation data that the search did not look at."""
+        return self.judgement is not None and self.judgement.divided
+
+    @property
+    def looked_at(self) -> tuple[Figures, Figures]:
+        """The original and the kept network on the data that the search looked at, to draw beside its attempts."""
+        before, after = self.summary.baseline, self.summary.final
+        if self.judgement is None:
+            return before, after
+        return (
+            before.model_copy(update={"accuracy": self.judgement.searched_baseline}),
+            after.model_copy(update={"accuracy": self.judgement.searched_final}),
+        )
+
+    @property
     def model(self) -> str:
         """What the log calls the model, or an empty string."""
         named = (str((event.model_extra or {}).get("model", "")) for event in self.events if event.event == "started")
@@ -105,6 +134,7 @@ def _events(text: str) -> list[object]:
 FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "summary": ("result.json", TypeAdapter(Summary).validate_json),
     "metric": ("metric.json", TypeAdapter(Metric).validate_json),
+    "judgement": ("judgement.json", TypeAdapter(Judgement).validate_json),
     "plan": ("plan.json", TypeAdapter(Plan).validate_json),
     "fusion": ("fusion.json", TypeAdapter(FusionLog).validate_json),
     "fusion_after": ("fusion_after.json", TypeAdapter(FusionLog).validate_json),

@@ -29,11 +29,12 @@ def story(run: RunReport) -> str:
     summary = run.summary
     asked = run.options.get("speedup")
     goal = f"a speed-up of {asked}x" if asked else "the fastest network within the requirement"
+    judged = words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=False)
     tried = f" for {words.plural(len(run.attempts), 'attempt')}" if run.attempts else ""
     return (
         f"Asked for: {goal} on {summary.target}. Latency at batch 1 went from {words.latency(summary.baseline)} to "
         f"{words.latency(summary.final)}. The run took {words.duration(summary.seconds)}{tried}; the network that was "
-        f"kept was trained for {words.plural(summary.epochs, 'epoch')}."
+        f"kept was trained for {words.plural(summary.epochs, 'epoch')}." + "".join(f" {line}" for line in judged)
     )
 
 
@@ -88,8 +89,11 @@ def _trade_off(run: RunReport, drawn: dict[str, Chart]) -> Section:
         "Parameters",
     )
     tables = (Table("Attempts", columns, rows, text_columns=2),) if rows else ()
-    line = "Up and to the left is better. The front joins the networks that no other one beats in both."
-    return Section("trade-off", f"{run.metric.title} against latency", (line,), (drawn["trade-off"],), tables)
+    lines = (
+        "Up and to the left is better. The front joins the networks that no other one beats in both.",
+        *words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=True),
+    )
+    return Section("trade-off", f"{run.metric.title} against latency", lines, (drawn["trade-off"],), tables)
 
 
 def _widths(plan: Plan, drawn: dict[str, Chart]) -> Section:
@@ -168,7 +172,8 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
     table = Table("Epochs as a table", columns, rows, text_columns=2, folded=True)
     line = "Gates close while training goes on, and may come back; what stays closed is removed for good."
     tables = (table, _decisions(run)) if run.decisions else (table,)
-    return Section("training", "Training", (line,), _present(drawn, "accuracy", "gates"), tables)
+    lines = (line, *words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=True))
+    return Section("training", "Training", lines, _present(drawn, "accuracy", "gates"), tables)
 
 
 def _decisions(run: RunReport) -> Table:

@@ -69,6 +69,15 @@ def verdict(summary: Summary, metric: Metric = ACCURACY) -> str:
     return f"{met}: {asked}; {moved}."
 
 
+def which_data(*, elsewhere: bool, of_the_search: bool) -> tuple[str, ...]:
+    """Say on which validation data figures were taken; nothing where all of it was looked at."""
+    if not elsewhere:
+        return ()
+    if of_the_search:
+        return ("These figures are of the half of the validation data that the search looked at.",)
+    return ("Judged on the half of the validation data that the search did not look at.",)
+
+
 def original_kept(summary: Summary) -> bool:
     """Whether the run ended with the network that it began with."""
     return summary.final == summary.baseline

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fupruner.records import LayerTime
+from fupruner.records import Judgement, LayerTime
 from fupruner.report.charts import MOST_OPERATORS, Chart, Point, charts, front, shorten, times
 from fupruner.report.data import read_run
+from fupruner.report.sections import story
 from unit.report.builder import LONG, NASTY, build_run
 
 
@@ -72,3 +73,15 @@ def test_shorten_keeps_both_ends() -> None:
     assert short.endswith("conv_project")
     assert shorten("conv1") == "conv1"
     assert shorten(NASTY) != NASTY
+
+
+def test_attempts_are_drawn_beside_figures_of_the_same_images(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run")
+    assert "did not look at" not in story(read_run(folder))
+    judgement = Judgement(divided=True, searched_baseline=77.0, searched_final=76.0)
+    (folder / "judgement.json").write_text(judgement.model_dump_json())
+    run = read_run(folder)
+    chart = charts(run)["trade-off"]
+    assert (trace(chart, "baseline")["y"], trace(chart, "kept")["y"]) == ([77.0], [76.0])
+    assert trace(chart, "accuracy required")["y"] == [76.0, 76.0]
+    assert "did not look at" in story(run)
