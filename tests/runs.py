@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fupruner.checkpoints import Checkpoints
-from fupruner.journal import Journal
 from fupruner.records import Comparison, LayerTime, Measurement
+from fupruner.runs.checkpoints import Checkpoints
+from fupruner.runs.journal import Journal
 
 OPTIONS = {"--epochs": "2", "--max-drop": "30", "--batch-size": "256", "--checkpoint-every": "0"}
 
@@ -26,7 +26,7 @@ def context() -> BaseContext:
     """A server that has imported what runs need, and forks."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(
-        ["runs", "fupruner.cli", "fupruner.resuming", "fupruner.report.html", "sklearn.datasets"]
+        ["runs", "fupruner.cli", "fupruner.runs.resuming", "fupruner.report.html", "sklearn.datasets"]
     )
     return found
 

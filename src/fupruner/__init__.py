@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fupruner.pipeline import FuseResult, PruneResult, RunResult, export, fuse, load, measure, optimize, prune
     from fupruner.records import Measurement, Metric, Preview
     from fupruner.results import LoopResult
-    from fupruner.resuming import resume
+    from fupruner.runs.resuming import resume
     from fupruner.sweeping.sweep import SweepResult, sweep
     from fupruner.targets.base import ExportResult
     from fupruner.training.custom import CustomTask
@@ -41,7 +41,7 @@ _HOME = {
         ("FuseResult", "PruneResult", "RunResult", "export", "fuse", "load", "measure", "optimize", "prune"),
         "fupruner.pipeline",
     ),
-    "resume": "fupruner.resuming",
+    "resume": "fupruner.runs.resuming",
 }
 
 __all__ = [

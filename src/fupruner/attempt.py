@@ -25,9 +25,9 @@ from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup
-from fupruner.recorded import recorded_scores
 from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
-from fupruner.resumable import Trainer
+from fupruner.runs.recorded import recorded_scores
+from fupruner.runs.resumable import Trainer
 from fupruner.targets.base import Target
 from fupruner.training.features import Hints
 from fupruner.training.loop import make_optimizer

@@ -11,14 +11,14 @@ from torch import nn
 
 from fupruner import __version__
 from fupruner.attempt import Outcome, Setting
-from fupruner.checkpoints import Checkpoints
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
 from fupruner.judge import Verdict
 from fupruner.records import Fact, Requirement, Shipped, Summary
 from fupruner.results import RunResult
-from fupruner.run_folder import RunFolder, write_bytes_atomically
+from fupruner.runs.checkpoints import Checkpoints
+from fupruner.runs.run_folder import RunFolder, write_bytes_atomically
 from fupruner.training.outputs import as_tuple
 from fupruner.training.task import Predict, Task, evaluating
 

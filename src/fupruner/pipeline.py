@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 
 from fupruner import __version__
 from fupruner.attempt import Setting, calibration_inputs
-from fupruner.checkpoints import Checkpoints
 from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
@@ -23,12 +22,9 @@ from fupruner.graph import cost, shapes
 from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
 from fupruner.graph.trace import example_tuple, trace
-from fupruner.journal import Journal
 from fupruner.judge import judge
 from fupruner.models.resolve import as_module
 from fupruner.options import Options, parse_options, write_options
-from fupruner.origin import Source, write_origin
-from fupruner.parallel import join
 from fupruner.progress import Catching, Progress, Silent
 from fupruner.pruning.compensate import compensate, require_fit
 from fupruner.pruning.gates import GatedNetwork, insert_gates
@@ -39,15 +35,19 @@ from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup, verified_plan
-from fupruner.recorded import RecordedTarget, RecordedTask
 from fupruner.records import Figures, FusionLog, Measurement, Plan
 from fupruner.results import FuseResult, PruneResult, RunResult
-from fupruner.resumable import Trainer
-from fupruner.run_folder import RunFolder
-from fupruner.safety import kept_safe
+from fupruner.runs.checkpoints import Checkpoints
+from fupruner.runs.journal import Journal
+from fupruner.runs.origin import Source, write_origin
+from fupruner.runs.recorded import RecordedTarget, RecordedTask
+from fupruner.runs.resumable import Trainer
+from fupruner.runs.run_folder import RunFolder
+from fupruner.runs.safety import kept_safe
 from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
+from fupruner.training.parallel import join
 from fupruner.training.task import Task, calibration_images
 
 SLOWER = 0.05

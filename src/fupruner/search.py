@@ -10,7 +10,7 @@ from fupruner.attempt import Outcome, Setting, run_attempt
 from fupruner.errors import InputError
 from fupruner.finish import keep
 from fupruner.records import Figures
-from fupruner.run_folder import RunFolder
+from fupruner.runs.run_folder import RunFolder
 
 FIRST = 1.5
 STEP = 1.3

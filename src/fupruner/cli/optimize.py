@@ -26,7 +26,7 @@ from fupruner.report.words import verdict
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fupruner.origin import Source
+    from fupruner.runs.origin import Source
     from fupruner.training.task import Task
 
 MODEL_HELP = "Network: file.onnx, file.pt2, package.module:callable, torchvision:NAME, timm:NAME, fupruner:NAME."
@@ -114,7 +114,7 @@ def _load(
 ) -> _Job:
     """Load what the names stand for, cheapest first."""
     from fupruner.models.resolve import load_model
-    from fupruner.origin import named_source
+    from fupruner.runs.origin import named_source
     from fupruner.targets.registry import get_target
     from fupruner.training.data import check_labels, load_data
     from fupruner.training.task import labelled_images

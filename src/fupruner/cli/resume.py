@@ -21,8 +21,8 @@ def resume(
     json: Json = False,
 ) -> int:
     """Go on with an interrupted run, to the network that it would have come to; a finished one is left as it is."""
-    from fupruner.resuming import is_finished
-    from fupruner.resuming import resume as go_on
+    from fupruner.runs.resuming import is_finished
+    from fupruner.runs.resuming import resume as go_on
 
     finished = is_main() and is_finished(run)
     if finished:

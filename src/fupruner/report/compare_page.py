@@ -15,7 +15,7 @@ from fupruner.report.charts import SERIES, SYMBOLS, Chart, Point, _axis, _cloud,
 from fupruner.report.data import RunReport, read_run
 from fupruner.report.html import HERE, _ours
 from fupruner.report.parts import Table
-from fupruner.run_folder import write_atomically
+from fupruner.runs.run_folder import write_atomically
 
 
 def write_comparison(folders: Sequence[Path], page: Path) -> Path:

@@ -12,7 +12,7 @@ from fupruner.report import words
 from fupruner.report.charts import Chart, Point, _axis, _cloud, _layout, _line
 from fupruner.report.html import HERE, PAGE, _ours
 from fupruner.report.parts import Table
-from fupruner.run_folder import write_atomically
+from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.records import Sweep, Trial
 from fupruner.sweeping.sweep import read_sweep, shown
 

@@ -17,7 +17,7 @@ from fupruner.errors import InputError, TargetError, TrainingError
 from fupruner.options import Options
 from fupruner.pipeline import optimize
 from fupruner.progress import Progress, Silent
-from fupruner.resuming import resume
+from fupruner.runs.resuming import resume
 from fupruner.sweeping.study import Proposal
 from fupruner.training.task import Task
 

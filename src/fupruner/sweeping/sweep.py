@@ -19,7 +19,7 @@ from fupruner.models.resolve import as_module
 from fupruner.options import Options, parse_options
 from fupruner.progress import Progress, Silent
 from fupruner.records import Figures, Summary
-from fupruner.run_folder import write_atomically
+from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.pools import Ended, LocalPool, Pool, TaskFor, Work
 from fupruner.sweeping.records import FILE, Method, Sweep, Trial, finished, pareto_front, timed
 from fupruner.sweeping.space import Range, Space, parse_space

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from fupruner.errors import InputError, TrainingError
-from fupruner.parallel import PATIENCE, World
 from fupruner.training.distill import FEATURE_WEIGHT, Objective, distilled, frozen_copy
 from fupruner.training.features import FeatureLoss, Hints, recorded
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
+from fupruner.training.parallel import PATIENCE, World
 from fupruner.training.schedule import Schedule
 from fupruner.training.seeds import mix
 from fupruner.training.stream import part_of, stream

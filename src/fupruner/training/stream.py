@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import FuPrunerError, InputError, TrainingError
-from fupruner.parallel import World
+from fupruner.training.parallel import World
 from fupruner.training.task import Task
 
 

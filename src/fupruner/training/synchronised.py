@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fupruner.parallel import World
+from fupruner.training.parallel import World
 
 
 @contextmanager

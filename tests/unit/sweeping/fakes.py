@@ -9,7 +9,7 @@ from typing import Any
 
 from fupruner.errors import InputError
 from fupruner.records import Figures, Requirement, Summary
-from fupruner.run_folder import write_atomically
+from fupruner.runs.run_folder import write_atomically
 
 
 def figures(accuracy: float, latency: float) -> Figures:

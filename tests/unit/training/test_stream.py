@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fupruner.errors import InputError, TrainingError
-from fupruner.parallel import World
+from fupruner.training.parallel import World
 from fupruner.training.stream import part_of, stream
 
 

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fupruner.checkpoints import Checkpoint, Checkpoints, phase_of
 from fupruner.errors import FuPrunerError, TrainingError
-from fupruner.interrupts import Interrupts
-from fupruner.journal import Journal
-from fupruner.recorded import unrecorded
+from fupruner.runs.checkpoints import Checkpoint, Checkpoints, phase_of
+from fupruner.runs.interrupts import Interrupts
+from fupruner.runs.journal import Journal
+from fupruner.runs.recorded import unrecorded
 from fupruner.training.loop import make_optimizer, train_steps
 from fupruner.training.meter import EpochResult, OnEpoch, OnStep, StepResult
 from fupruner.training.schedule import Schedule

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fupruner.checkpoints import Checkpoint, Checkpoints
+from fupruner.runs.checkpoints import Checkpoint, Checkpoints
 
 
 def state(phase: int = 0, step: int = 0, **more: object) -> Checkpoint:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fupruner.errors import FuPrunerError, InputError
-from fupruner.journal import FILE, Journal
+from fupruner.runs.journal import FILE, Journal
 
 
 def never() -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from fupruner.errors import InputError
 from fupruner.records import Requirement
-from fupruner.run_folder import RunFolder, write_atomically
+from fupruner.runs.run_folder import RunFolder, write_atomically
 
 
 def test_folder_is_made_with_the_first_file(tmp_path: Path) -> None:

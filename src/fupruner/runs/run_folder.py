@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fupruner.errors import InputError
-from fupruner.parallel import World
+from fupruner.training.parallel import World
 
 UNREPEATED = frozenset({"resumed", "interrupted"})
 """Events that are about the process, not about the run, so that going through it again does not bring them again."""

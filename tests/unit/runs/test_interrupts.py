@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from fupruner.interrupts import Interrupts
+from fupruner.runs.interrupts import Interrupts
 
 
 def test_first_interrupt_is_remembered_and_the_second_ends() -> None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fupruner.errors import FuPrunerError
 from fupruner.graph.layer_shape import LayerShape
-from fupruner.journal import Journal
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.records import Comparison, Fact, LayerTime, Metric
+from fupruner.runs.journal import Journal
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.price_cache import layer_key
 from fupruner.training.outputs import Outputs

@@ -16,7 +16,7 @@ from fupruner.graph.text import kind_of
 from fupruner.models.resolve import load_model
 from fupruner.options import Options
 from fupruner.records import Record
-from fupruner.run_folder import RunFolder
+from fupruner.runs.run_folder import RunFolder
 from fupruner.training.augment import AugmentName
 from fupruner.training.data import ImageData, load_data
 from fupruner.training.task import Classification, Task

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fupruner.errors import StorageError, TrainingError
-from fupruner.run_folder import RunFolder
+from fupruner.runs.run_folder import RunFolder
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _WRITING = {*_FULL, errno.EROFS, errno.EIO}

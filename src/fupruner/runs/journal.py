@@ -1,7 +1,7 @@
 """The journal of a run: the outcome of everything that would not come out the same twice, or takes long, in order.
 
 A run is a function of its options, its data and its journal. To resume is to do everything again and to read measurements,
-scores and accuracies from the journal as far as it goes, and trained weights from checkpoints (``resumable``); so whatever
+scores and accuracies from the journal as far as it goes, and trained weights from checkpoints (``runs.resumable``); so whatever
 is decided in between is decided as before, to the last bit. Prices of layers are looked up by layer; all else in order.
 
 On disk a line is a checksum and an entry. A line that was cut off, or does not have its checksum, ends the journal.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fupruner.errors import FuPrunerError, InputError
-from fupruner.parallel import World
+from fupruner.training.parallel import World
 
 FILE = "journal.log"
 _log = logging.getLogger(__name__)

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from fupruner import __version__
-from fupruner.checkpoints import Checkpoints
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import trace
-from fupruner.journal import Journal
 from fupruner.models.resolve import as_module
 from fupruner.options import Options, read_options
-from fupruner.origin import Origin, find_model, find_task, read_inputs, read_origin, require_same
-from fupruner.parallel import join
 from fupruner.pipeline import Model, carry_out, load
 from fupruner.progress import Progress, Silent
-from fupruner.recorded import RecordedTarget
 from fupruner.report.data import read_run
 from fupruner.results import RunResult
-from fupruner.resumable import Trainer
-from fupruner.run_folder import RunFolder
-from fupruner.safety import kept_safe
+from fupruner.runs.checkpoints import Checkpoints
+from fupruner.runs.journal import Journal
+from fupruner.runs.origin import Origin, find_model, find_task, read_inputs, read_origin, require_same
+from fupruner.runs.recorded import RecordedTarget
+from fupruner.runs.resumable import Trainer
+from fupruner.runs.run_folder import RunFolder
+from fupruner.runs.safety import kept_safe
 from fupruner.targets.registry import get_target
+from fupruner.training.parallel import join
 from fupruner.training.task import Task, calibration_images
 
 

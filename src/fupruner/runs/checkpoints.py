@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fupruner.run_folder import write_bytes_atomically
+from fupruner.runs.run_folder import write_bytes_atomically
 
 KEPT = 2
 _NAME = re.compile(r"checkpoint-(\d+)-(\d+)-([0-9a-f]{16})\.pt")
