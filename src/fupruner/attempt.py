@@ -132,7 +132,7 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     network, planner = make_planner(setting)
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
-    pruning = DynamicPruning(network, planner, scorer(setting), budget, _trader(setting, network, planner))
+    pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, network, planner))
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
     log = _Log(setting, pruning=pruning)
@@ -164,7 +164,7 @@ def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
     )
 
 
-def _trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callable[[Importance, float], float]:
+def trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callable[[Importance, float], float]:
     """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in a run."""
 
     def weigh(importance: Importance, speedup: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fupruner.attempt import Setting, make_planner, scorer
+from fupruner.attempt import Setting, make_planner, scorer, trader
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import example_tuple, trace
@@ -13,6 +13,7 @@ from fupruner.models.resolve import as_module
 from fupruner.options import parse_options
 from fupruner.pipeline import Example, Model
 from fupruner.progress import Progress, Silent
+from fupruner.pruning.scores import weighted
 from fupruner.records import Preview
 from fupruner.search import FIRST
 from fupruner.targets.registry import get_target
@@ -49,7 +50,10 @@ def preview(
     progress.stage("score and plan", None)
     network, planner = make_planner(setting)
     asked = options.speedup or FIRST
-    plan = planner.for_speedup(scorer(setting)(network), asked).record
+    importance = scorer(setting)(network)
+    planner.for_speedup(importance, asked)  # refuse first what is out of reach
+    weight = trader(setting, network, planner)(importance, asked)
+    plan = planner.for_speedup(weighted(importance, weight), asked).record
     return Preview(
         target=device.name, asked_speedup=asked, attempts=1 if options.speedup else options.attempts, epochs=options.epochs,
         steps=options.epochs * task.steps_per_epoch, fusion=fusion, plan=plan,

@@ -80,7 +80,7 @@ def drawings(run: RunReport) -> list[Drawing]:
         ("fused", "After fusion", run.graphs.fused),
         ("after", "After pruning", run.graph_after),
     )
-    return [_draw(name, title, graph, run.plan) for name, title, graph in stages if graph is not None]
+    return [draw(name, title, graph, run.plan) for name, title, graph in stages if graph is not None]
 
 
 def removed_shares(plan: Plan | None) -> dict[str, float]:
@@ -90,7 +90,8 @@ def removed_shares(plan: Plan | None) -> dict[str, float]:
     return {name: 1 - plan.widths_after.get(name, 0) / width for name, width in plan.widths_before.items() if width}
 
 
-def _draw(name: str, title: str, graph: GraphRecord, plan: Plan | None) -> Drawing:
+def draw(name: str, title: str, graph: GraphRecord, plan: Plan | None) -> Drawing:
+    """Draw one network; channels that the plan removes are marked."""
     layout, shares = lay_out({node.name: node.inputs for node in graph.nodes}), removed_shares(plan)
     boxes = tuple(_box(node, layout.boxes[node.name], shares) for node in graph.nodes)
     pruned = sum(1 for box in boxes if box.removed)

@@ -12,15 +12,8 @@ import fupruner
 model = fupruner.load("path/to/this/folder")  # a torch.nn.Module
 """
 
-WITH_COMMANDS = """\
-fupruner bench baseline.onnx model.onnx    # time both again, on this machine
-fupruner report .                          # write this page again
-"""
-
 PURPOSES = {
-    "model.onnx": "the result, for the target's runtime",
     "model.pt2": "the result, for PyTorch",
-    "baseline.onnx": "the original, as it was timed",
     "result.json": "the figures of the result",
     "options.toml": "the options of the run; use it again with --options",
     "plan.json": "every move of the plan",
@@ -31,27 +24,45 @@ PURPOSES = {
     "history.json": "every epoch of every attempt",
     "decisions.json": "when which gates were closed",
     "attempts.json": "every attempt",
+    "layer_times.json": "time per layer",
+    "events.jsonl": "the log of the run",
     "shipped.json": "what the target's tools say, and how to run the result",
     "judgement.json": "how the result was judged on images that no attempt was chosen by",
     "metric.json": "the figure that must not drop",
-    "layer_times.json": "time per layer",
-    "events.jsonl": "the log of the run",
+    "run.json": "what the run was begun with",
+    "original.pt2": "the original, for a resume",
+    "inputs.pt": "the example inputs",
+    "journal.log": "everything that was measured, for a resume",
 }
+PASSING = ("attempt-", "checkpoint-", ".", "report.html")
+"""Names of files that are gone when the run is finished, or need no mention, begin like this."""
 
 
 def use(run: RunReport) -> Section:
     """List the files, the result first, and how to run them."""
-    known = list(PURPOSES)
+    shipped = run.shipped.files if run.shipped else ("model.onnx",)
+    baseline = "baseline" + shipped[0].removeprefix("model")
+    purposes = {
+        **dict.fromkeys(shipped, "the result, for the target's runtime"),
+        **PURPOSES,
+        baseline: "the original, as it was timed",
+    }
+    known = list(purposes)
     shown = sorted(
-        (file for file in run.files if not file.name.startswith(".") and file.name != "report.html"),
+        (file for file in run.files if not file.name.startswith(PASSING)),
         key=lambda file: (known.index(file.name) if file.name in known else len(known), file.name),
     )
-    rows = [(file.name, PURPOSES.get(file.name, ""), f"{words.count(file.size)}B") for file in shown]
+    rows = [(file.name, purposes.get(file.name, ""), f"{words.count(file.size)}B") for file in shown]
     tables = (Table("Files beside this page", ("File", "What it holds", "Size"), rows, text_columns=2),) if rows else ()
-    on_device = (Snippet("On the device", run.shipped.recipe),) if run.shipped is not None else ()
+    target = "" if run.summary.target == "cpu" else f" --target {run.summary.target}"
+    commands = (f"fupruner bench {baseline} {shipped[0]}{target}", "fupruner report .")
+    remarks = ("time both again", "write this page again")
+    width = max(map(len, commands)) + 4
+    lines = "".join(f"{command:{width}}# {remark}\n" for command, remark in zip(commands, remarks, strict=True))
+    on_device = (Snippet("On the device", run.shipped.recipe),) if run.shipped else ()
     snippets = (
         *on_device,
         Snippet("With PyTorch", WITH_PYTORCH),
-        Snippet("On the command line, in this folder", WITH_COMMANDS),
+        Snippet("On the command line, in this folder", lines),
     )
     return Section("use", "Run the result", tables=tables, snippets=snippets)
