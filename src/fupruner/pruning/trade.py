@@ -8,6 +8,7 @@ branches weigh against channels are judged as a whole: each is cut for real, wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -49,7 +50,11 @@ def best_weight(
     known: dict[tuple[bytes, frozenset[str]], float] = {}
     losses = []
     for weight in weights:
-        plan = planner.for_speedup(weighted(importance, weight), speedup)
+        try:
+            plan = planner.for_speedup(weighted(importance, weight), speedup)
+        except InputError:  # moves in another order may end short of it
+            losses.append(math.inf)
+            continue
         key = (plan.is_open.tobytes(), plan.closed_branches)
         if key not in known:
             known[key] = loss(plan)

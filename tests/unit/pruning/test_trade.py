@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fupruner.errors import InputError
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
@@ -92,3 +93,16 @@ def test_loss_of_a_plan_is_that_of_what_is_left_and_gates_are_put_back() -> None
     assert 0 < small < large
     assert network.is_open.all()
     assert network.closed_branches == frozenset()
+
+
+def test_a_weight_whose_plan_ends_short_is_passed_over(network: GatedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans, given = planner(network), scores(network, 10.0)
+    whole = plans.for_speedup
+
+    def short(importance: Importance, speedup: float) -> GatePlan:
+        if max(importance.branches.values()) < 10:
+            raise InputError("out of reach")
+        return whole(importance, speedup)
+
+    monkeypatch.setattr(plans, "for_speedup", short)
+    assert best_weight(plans, given, 1.3, lambda plan: 1.0, (0.5, 1.0)) == 1.0
