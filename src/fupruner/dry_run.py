@@ -8,10 +8,9 @@ from typing import Any
 from fupruner.attempt import Setting, make_planner, scorer, trader
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
-from fupruner.graph.trace import example_tuple, trace
-from fupruner.models.resolve import as_module
+from fupruner.graph.trace import Example, example_tuple, trace
+from fupruner.models.resolve import Model, as_module
 from fupruner.options import parse_options
-from fupruner.pipeline import Example, Model
 from fupruner.progress import Progress, Silent
 from fupruner.pruning.scores import weighted
 from fupruner.records import Preview

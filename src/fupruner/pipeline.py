@@ -14,28 +14,24 @@ import torch
 from torch import Tensor, fx, nn
 
 from fupruner import __version__
-from fupruner.attempt import Setting, calibration_inputs
+from fupruner.attempt import Setting
 from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
-from fupruner.graph.trace import example_tuple, trace
+from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.judge import judge
-from fupruner.models.resolve import as_module
+from fupruner.models.resolve import Model, as_module
+from fupruner.one_shot import prune
 from fupruner.options import Options, parse_options, write_options
 from fupruner.progress import Catching, Progress, Silent
-from fupruner.pruning.compensate import compensate, require_fit
-from fupruner.pruning.gates import GatedNetwork, insert_gates
-from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
-from fupruner.pruning.plan import Planner, require_share
+from fupruner.pruning.gates import insert_gates, require_prunable
+from fupruner.pruning.importance import criterion
+from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
-from fupruner.pruning.scores import weighted
-from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_weight, compensated_loss
-from fupruner.pruning.verify import measured_speedup, verified_plan
-from fupruner.records import Figures, FusionLog, Measurement, Plan
+from fupruner.records import Figures, FusionLog, Measurement
 from fupruner.results import FuseResult, PruneResult, RunResult
 from fupruner.runs.checkpoints import Checkpoints
 from fupruner.runs.journal import Journal
@@ -49,13 +45,6 @@ from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
 from fupruner.training.parallel import join
 from fupruner.training.task import Task, calibration_images
-
-SLOWER = 0.05
-"""A measured slow-down up to this share may be noise of the timing."""
-
-Example = Tensor | tuple[Tensor, ...]
-Model = nn.Module | str | Path
-"""A module (left untouched), the path of an ``.onnx`` or ``.pt2`` file, or a name such as ``fupruner:resnet20``."""
 
 
 def fuse(
@@ -86,99 +75,6 @@ def fuse(
         trace(as_module(model), inputs), inputs, level, only=only, without=without, cost_model=cost_model
     )
     return FuseResult(module, log, log.max_error)
-
-
-def prune(
-    model: Model,
-    example_inputs: Example,
-    *,
-    ratio: float | None = None,
-    speedup: float | None = None,
-    target: str = "cpu",
-    importance: str | None = None,
-    data: Task | None = None,
-    fusion: str = "none",
-) -> PruneResult:
-    """Prune once, without training. With data, what is left takes over what was cut, by least squares.
-
-    Args:
-        model: a module, which is left untouched, or the path or name of a network.
-        example_inputs: a tensor or tuple of tensors, batch first.
-        ratio: share of channels to remove from every group, between 0 and 1; or
-        speedup: wanted on the target, more than 1; the result is timed there and planned again until it is within 5% or above.
-        target: for alignment and cost.
-        importance: a name of ``pruning.importance.CRITERIA``; by default ``fisher`` where data is given, else ``l2``.
-        data: a task whose calibration images the scores are taken on.
-        fusion: level at which the network is fused before it is pruned and again afterwards.
-
-    Raises:
-        InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, there is nothing to
-            prune, or the importance needs data that was not given.
-    """
-    if (ratio is None) == (speedup is None):
-        raise InputError("Give exactly one of ratio and speedup.")
-    if speedup is not None and not speedup > 1:
-        raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
-    if ratio is not None:
-        require_share(ratio)
-    inputs, device = example_tuple(example_inputs), get_target(target)
-    traced = trace(as_module(model), inputs)
-    device = device.adapted(traced, None if data is None else calibration_images(data))
-    cost_model = device.cost_model()
-    graph, _ = fuse_graph(traced, inputs, fusion, cost_model=cost_model)
-    network = insert_gates(graph, activations=fusion != "none")
-    _require_prunable(network)
-    if data is not None:
-        require_fit(graph, calibration_inputs(data, 1))
-    planner = Planner(network, Pricer(network, cost_model), device.name, device.alignment, device.precision)
-    scores = _score(network, importance or ("l2" if data is None else "fisher"), data)
-
-    def as_shipped(gated: GatedNetwork, slimmed: fx.GraphModule) -> nn.Module:
-        if data is not None:
-            slimmed = compensate(gated, slimmed, graph, calibration_inputs(data))
-        return fuse_graph(slimmed, inputs, fusion, cost_model=cost_model)[0]
-
-    with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
-        original = Path(folder) / f"original{device.suffix}"
-        device.export(graph, inputs, original)
-        if speedup is not None:
-            if data is not None:
-                loss = compensated_loss(network, graph, data)
-                scores = weighted(scores, best_weight(planner, scores, speedup, loss))
-            plan = verified_plan(planner, scores, speedup, device, original, inputs, finish=as_shipped)
-            module, record = plan.module, plan.plan.record
-        else:
-            chosen = planner.uniform(scores, ratio or 0.0)
-            _require_moves(chosen.record, ratio or 0.0)
-            network.set(chosen.is_open, chosen.closed_branches)
-            module, record = as_shipped(network, slim(network, inputs)), chosen.record
-            _require_faster(measured_speedup(device, original, module, inputs), ratio or 0.0, device.grade)
-    return PruneResult(module, record, tuple(group.record() for group in network.groups.groups))
-
-
-def _require_moves(plan: Plan, ratio: float) -> None:
-    """Refuse to hand out the network as it was without a word."""
-    if not plan.moves:
-        raise InputError(
-            f"A ratio of {ratio:g} removes nothing: no group of channels would lose a whole block of the widths that the target likes.",
-            hint="Ask for a larger ratio, or for a speed-up: then whole branches may go too.",
-        )
-
-
-def _require_faster(speedup: float, ratio: float, grade: str) -> None:
-    """Refuse to hand out a network that is clearly slower than the original; timing noise is a few percent."""
-    if speedup < 1 - SLOWER:
-        raise InputError(
-            f"Pruned at ratio {ratio:g} the network is slower than the original: {speedup:.2f}x {grade}.",
-            hint="Ask for a speed-up instead of a ratio; then only what saves time is removed.",
-        )
-
-
-def _score(network: GatedNetwork, importance: str, data: Task | None) -> Importance:
-    measure_importance = criterion(importance)
-    if data is None and importance in NEEDS_DATA:
-        raise InputError(f"The importance {importance} needs data.", hint="Give data, or choose l2.")
-    return measure_importance(network, data, Options().calibration_images)
 
 
 def export(
@@ -319,7 +215,7 @@ def _require_reachable(
 ) -> None:
     """Refuse before anything is written or trained what no plan can reach."""
     network = insert_gates(graph)
-    _require_prunable(network)
+    require_prunable(network)
     if speedup is not None:
         Planner(network, Pricer(network, device.cost_model()), device.name, device.alignment).for_speedup(
             criterion("l2")(network, None, 0), speedup
@@ -331,11 +227,6 @@ def _original_accuracy(setting: Setting, file: Path) -> float:
     if setting.target.precision == "int8":
         return setting.task.evaluate(setting.graph)
     return setting.task.score(lambda x: setting.target.predict(file, x))
-
-
-def _require_prunable(network: GatedNetwork) -> None:
-    if not network.groups.prunable and not network.branches:
-        raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
 
 
 def _baseline(setting: Setting) -> Figures:

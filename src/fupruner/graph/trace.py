@@ -24,7 +24,11 @@ _NO_OPS = {aten.contiguous.default, aten.clone.default, aten.alias.default, aten
            aten.detach_.default}  # fmt: skip
 
 
-def example_tuple(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+Example = Tensor | tuple[Tensor, ...]
+"""Example inputs of a network, batch first."""
+
+
+def example_tuple(example_inputs: Example) -> tuple[Tensor, ...]:
     """Bring example inputs into the one form used inside: a tuple of tensors.
 
     Raises:
@@ -45,7 +49,7 @@ def example_tuple(example_inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, 
     return inputs
 
 
-def trace(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...]) -> fx.GraphModule:
+def trace(model: nn.Module, example_inputs: Example) -> fx.GraphModule:
     """Capture a model as a canonical graph in eval mode. The model given is never modified.
 
     Layers (convolutions, linear layers, norms, pools, activations) are modules under their original names; everything

@@ -20,6 +20,9 @@ from fupruner.errors import InputError, unknown_name
 from fupruner.models import cifar_resnet, digits
 from fupruner.models.weights import load_weights
 
+Model = nn.Module | str | Path
+"""A module (left untouched), the path of an ``.onnx`` or ``.pt2`` file, or a name such as ``fupruner:resnet20``."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.3053,)
@@ -76,7 +79,7 @@ def load_model(name: str, weights: Path | None = None) -> LoadedModel:
     return model
 
 
-def as_module(model: nn.Module | str | Path) -> nn.Module:
+def as_module(model: Model) -> nn.Module:
     """A module as it is, or the one that a name or a path leads to, see :func:`load_model`.
 
     Raises:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from fupruner.errors import InputError
 from fupruner.graph import edit
 from fupruner.graph.cost import NORMS, PricedLayer, layer_shapes
 from fupruner.graph.shapes import shape_of
@@ -168,6 +169,12 @@ def insert_gates(graph_module: fx.GraphModule, *, activations: bool = False) -> 
     copied.recompile()
     is_open = np.ones(groups.labelling.units, dtype=bool)
     return GatedNetwork(copied, groups, gates, branches, layers, is_open, activations=switched)
+
+
+def require_prunable(network: GatedNetwork) -> None:
+    """Raise an ``InputError`` if nothing of a network can be closed."""
+    if not network.groups.prunable and not network.branches:
+        raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
 
 
 def _gate_points(

@@ -12,9 +12,9 @@ from fupruner import __version__
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import trace
-from fupruner.models.resolve import as_module
+from fupruner.models.resolve import Model, as_module
 from fupruner.options import Options, read_options
-from fupruner.pipeline import Model, carry_out, load
+from fupruner.pipeline import carry_out, load
 from fupruner.progress import Progress, Silent
 from fupruner.report.data import read_run
 from fupruner.results import RunResult

@@ -1,0 +1,173 @@
+"""Pruning in one shot: trace, fuse, score, plan, cut, measure; nothing is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, fx, nn
+
+from fupruner.attempt import calibration_inputs
+from fupruner.errors import InputError
+from fupruner.fusion.fuse import fuse_graph
+from fupruner.graph.trace import Example, example_tuple, trace
+from fupruner.models.resolve import Model, as_module
+from fupruner.options import Options
+from fupruner.pruning.compensate import compensate, require_fit
+from fupruner.pruning.gates import GatedNetwork, insert_gates, require_prunable
+from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
+from fupruner.pruning.plan import Planner, require_share
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.scores import weighted
+from fupruner.pruning.slim import slim
+from fupruner.pruning.trade import best_weight, compensated_loss
+from fupruner.pruning.verify import measured_speedup, verified_plan
+from fupruner.records import Plan
+from fupruner.results import PruneResult
+from fupruner.targets.base import Target
+from fupruner.targets.registry import get_target
+from fupruner.training.task import Task, calibration_images
+
+SLOWER = 0.05
+"""A measured slow-down up to this share may be noise of the timing."""
+
+
+def prune(
+    model: Model,
+    example_inputs: Example,
+    *,
+    ratio: float | None = None,
+    speedup: float | None = None,
+    target: str = "cpu",
+    importance: str | None = None,
+    data: Task | None = None,
+    fusion: str = "none",
+) -> PruneResult:
+    """Prune once, without training. With data, what is left takes over what was cut, by least squares.
+
+    Args:
+        model: a module, which is left untouched, or the path or name of a network.
+        example_inputs: a tensor or tuple of tensors, batch first.
+        ratio: share of channels to remove from every group, between 0 and 1; or
+        speedup: wanted on the target, more than 1; the result is timed there and planned again until it is within 5% or above.
+        target: for alignment and cost.
+        importance: a name of ``pruning.importance.CRITERIA``; by default ``fisher`` where data is given, else ``l2``.
+        data: a task whose calibration images the scores are taken on.
+        fusion: level at which the network is fused before it is pruned and again afterwards.
+
+    Raises:
+        InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, there is nothing to
+            prune, or the importance needs data that was not given.
+    """
+    _require_one_amount(ratio, speedup)
+    measure_importance = _criterion(importance, data)
+    shot = _load(as_module(model), example_tuple(example_inputs), get_target(target), data, fusion)
+    scores = measure_importance(shot.network, data, Options().calibration_images)
+    with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
+        original = Path(folder) / f"original{shot.target.suffix}"
+        shot.target.export(shot.graph, shot.inputs, original)
+        if speedup is not None:
+            module, record = _to_speedup(shot, scores, speedup, original)
+        else:
+            module, record = _to_ratio(shot, scores, ratio or 0.0, original)
+    return PruneResult(module, record, tuple(group.record() for group in shot.network.groups.groups))
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """What planning and cutting work on.
+
+    Attributes:
+        graph: the original, fused as asked; never modified.
+        network: the same with gates.
+        fusion: level at which what is left is fused again.
+    """
+
+    graph: fx.GraphModule
+    inputs: tuple[Tensor, ...]
+    network: GatedNetwork
+    planner: Planner
+    target: Target
+    data: Task | None
+    fusion: str
+
+    def as_shipped(self, gated: GatedNetwork, slimmed: fx.GraphModule) -> nn.Module:
+        """Let what is left take over what was cut, and fuse what pruning freed."""
+        if self.data is not None:
+            slimmed = compensate(gated, slimmed, self.graph, calibration_inputs(self.data))
+        return fuse_graph(slimmed, self.inputs, self.fusion, cost_model=self.target.cost_model())[0]
+
+
+def _require_one_amount(ratio: float | None, speedup: float | None) -> None:
+    """Raise an ``InputError`` unless exactly one of them is given, in range."""
+    if (ratio is None) == (speedup is None):
+        raise InputError("Give exactly one of ratio and speedup.")
+    if speedup is not None and not speedup > 1:
+        raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
+    if ratio is not None:
+        require_share(ratio)
+
+
+def _criterion(importance: str | None, data: Task | None) -> Callable[[GatedNetwork, Task | None, int], Importance]:
+    name = importance or ("l2" if data is None else "fisher")
+    found = criterion(name)
+    if data is None and name in NEEDS_DATA:
+        raise InputError(f"The importance {name} needs data.", hint="Give data, or choose l2.")
+    return found
+
+
+def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Task | None, fusion: str) -> _Shot:
+    """Trace and fuse a network and put gates into it.
+
+    Raises:
+        InputError: it cannot be traced, there is nothing to prune, or the calibration images do not fit it.
+    """
+    traced = trace(model, inputs)
+    target = target.adapted(traced, None if data is None else calibration_images(data))
+    cost_model = target.cost_model()
+    graph, _ = fuse_graph(traced, inputs, fusion, cost_model=cost_model)
+    network = insert_gates(graph, activations=fusion != "none")
+    require_prunable(network)
+    if data is not None:
+        require_fit(graph, calibration_inputs(data, 1))
+    planner = Planner(network, Pricer(network, cost_model), target.name, target.alignment, target.precision)
+    return _Shot(graph, inputs, network, planner, target, data, fusion)
+
+
+def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path) -> tuple[nn.Module, Plan]:
+    """A network that is measured to be as fast as asked; with data, branches and channels are weighed as a whole."""
+    if shot.data is not None:
+        loss = compensated_loss(shot.network, shot.graph, shot.data)
+        scores = weighted(scores, best_weight(shot.planner, scores, speedup, loss))
+    found = verified_plan(shot.planner, scores, speedup, shot.target, original, shot.inputs, finish=shot.as_shipped)
+    return found.module, found.plan.record
+
+
+def _to_ratio(shot: _Shot, scores: Importance, ratio: float, original: Path) -> tuple[nn.Module, Plan]:
+    """A network without that share of every group, measured not to be slower than the original."""
+    plan = shot.planner.uniform(scores, ratio)
+    _require_moves(plan.record, ratio)
+    shot.network.set(plan.is_open, plan.closed_branches)
+    module = shot.as_shipped(shot.network, slim(shot.network, shot.inputs))
+    _require_faster(measured_speedup(shot.target, original, module, shot.inputs), ratio, shot.target.grade)
+    return module, plan.record
+
+
+def _require_moves(plan: Plan, ratio: float) -> None:
+    """Refuse to hand out the network as it was without a word."""
+    if not plan.moves:
+        raise InputError(
+            f"A ratio of {ratio:g} removes nothing: no group of channels would lose a whole block of the widths that the target likes.",
+            hint="Ask for a larger ratio, or for a speed-up: then whole branches may go too.",
+        )
+
+
+def _require_faster(speedup: float, ratio: float, grade: str) -> None:
+    """Refuse to hand out a network that is clearly slower than the original; timing noise is a few percent."""
+    if speedup < 1 - SLOWER:
+        raise InputError(
+            f"Pruned at ratio {ratio:g} the network is slower than the original: {speedup:.2f}x {grade}.",
+            hint="Ask for a speed-up instead of a ratio; then only what saves time is removed.",
+        )
