@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from safetensors.torch import save_file
 
-from fupruner.cli.progress import RichProgress
+from fupruner.bars import RichProgress
 from fupruner.models.resolve import load_model
 from fupruner.training.data import load_data
 from fupruner.training.loop import train

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fupruner.bars import show_progress
     from fupruner.callback import PruningCallback
     from fupruner.dry_run import preview
     from fupruner.errors import FuPrunerError, InputError
@@ -42,6 +43,7 @@ _HOME = {
         "fupruner.pipeline",
     ),
     "resume": "fupruner.runs.resuming",
+    "show_progress": "fupruner.bars",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "preview",
     "prune",
     "resume",
+    "show_progress",
     "sweep",
 ]
 

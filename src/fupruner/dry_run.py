@@ -11,7 +11,7 @@ from fupruner.graph import shapes
 from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.models.resolve import Model, as_module
 from fupruner.options import parse_options
-from fupruner.progress import Progress, Silent
+from fupruner.progress import Progress, watching
 from fupruner.pruning.scores import weighted
 from fupruner.records import Preview
 from fupruner.search import FIRST
@@ -31,14 +31,14 @@ def preview(
         task: gives the images that gates are scored on.
         target: device that the network is made for.
         speedup: wanted on the target, more than 1.
-        progress: told what is going on.
+        progress: told what is going on; whoever watches (``fupruner.show_progress``) if None.
         more: further options, see ``options.Options``.
 
     Raises:
         InputError: an option is out of range, the model cannot be traced, or the speed-up is out of reach.
     """
     options = parse_options({"target": target, "speedup": speedup, **more}, "preview()")
-    device, inputs, progress = get_target(options.target), example_tuple(example_inputs), progress or Silent()
+    device, inputs, progress = get_target(options.target), example_tuple(example_inputs), progress or watching()
     progress.stage("trace and fuse", None)
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)

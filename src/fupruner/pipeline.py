@@ -26,7 +26,7 @@ from fupruner.judge import judge
 from fupruner.models.resolve import Model, as_module
 from fupruner.one_shot import prune
 from fupruner.options import Options, parse_options, write_options
-from fupruner.progress import Catching, Progress, Silent
+from fupruner.progress import Catching, Progress, Silent, watching
 from fupruner.pruning.gates import insert_gates, require_prunable
 from fupruner.pruning.importance import criterion
 from fupruner.pruning.plan import Planner
@@ -144,7 +144,7 @@ def optimize(
         speedup: when given, the network is made this fast, and the result says whether the requirement holds.
         epochs: of training per attempt.
         out: folder of the run; new or empty.
-        progress: told what is going on.
+        progress: told what is going on; whoever watches (``fupruner.show_progress``) if None.
         source: how model and data were named, so that a resume finds them again.
         more: further options, see ``options.Options``.
 
@@ -159,7 +159,7 @@ def optimize(
     world = join()
     trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
     device, run = get_target(options.target), RunFolder(Path(out), world)
-    progress = progress if progress is not None and world.is_main else Silent()
+    progress = (progress or watching()) if world.is_main else Silent()
     inputs = example_tuple(example_inputs)
     progress.stage("trace and fuse", None)
     graph = trace(as_module(model), inputs)

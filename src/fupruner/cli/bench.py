@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from fupruner.bars import RichProgress
 from fupruner.cli.flags import default, option, parse
 from fupruner.cli.inputs import Json, example_inputs, shipped_file, shipped_input_shape
-from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import latency_table
 from fupruner.errors import InputError
 
@@ -37,7 +38,7 @@ def bench(
         raise InputError(
             "The networks take different inputs: " + ", ".join(f"{p} {s}" for p, s in shapes.items()) + "."
         )
-    with results_only(json):
+    with results_only(json), RichProgress(messages()):
         comparison = device.compare(paths, example_inputs(shapes[paths[0]]), threads=threads)
     if json:
         print_json({"files": [str(path) for path in paths], **comparison.model_dump(mode="json")})

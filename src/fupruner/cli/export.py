@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import fupruner
+from fupruner.bars import RichProgress
 from fupruner.cli.flags import default, option, parse
 from fupruner.cli.inputs import (
     InputShape,
@@ -20,7 +21,7 @@ from fupruner.cli.inputs import (
     new_folder,
     require_calibration,
 )
-from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.shell import messages, output, print_json, results_only
 
 
 def export(
@@ -45,7 +46,7 @@ def export(
     device = get_target(target)
     require_calibration(device, data)
     name = "model" + device.suffix
-    with results_only(json):
+    with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
         more = {} if data is None else {"data": labelled_images(network, data)}
         out.mkdir(parents=True, exist_ok=True)

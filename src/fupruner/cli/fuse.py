@@ -8,8 +8,9 @@ from typing import Annotated, Any, get_args
 import typer
 
 import fupruner
+from fupruner.bars import RichProgress
 from fupruner.cli.inputs import InputShape, Json, Network, Weights, load_network, new_file, not_the_input
-from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import fired_table, operator_table, refused_table
 from fupruner.errors import unknown_name
 from fupruner.options import FusionLevel
@@ -40,7 +41,7 @@ def fuse(
     if out is not None:
         new_file(out, (".onnx", ".pt2"))
         not_the_input(out, model)
-    with results_only(json):
+    with results_only(json), RichProgress(messages()):
         chosen = {"level": level, "target": target, "only": tuple(only or ()), "without": tuple(without or ())}
         log = _run(load_network(model, weights, input_shape), chosen, out)
     if json:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fupruner
+from fupruner.bars import RichProgress
 from fupruner.cli.flags import combined, default, option
 from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
 from fupruner.cli.processes import is_main
-from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import fired_table, move_table, operator_table, summary_table, width_table
 from fupruner.options import Options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import fupruner
+from fupruner.bars import RichProgress
 from fupruner.cli.flags import default, option, parse
 from fupruner.cli.inputs import (
     InputShape,
@@ -22,7 +23,7 @@ from fupruner.cli.inputs import (
     not_the_input,
     require_calibration,
 )
-from fupruner.cli.shell import output, print_json, results_only
+from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
 from fupruner.records import Plan
@@ -63,7 +64,7 @@ def prune(
     new_file(out, (device.suffix, ".pt2"))
     not_the_input(out, model)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
-    with results_only(json):
+    with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
         plan = _run(network, amount, target, None if data is None else labelled_images(network, data), out)
     if json:

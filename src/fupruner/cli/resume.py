@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from fupruner.bars import RichProgress
 from fupruner.cli.inputs import Json
 from fupruner.cli.optimize import report_result
 from fupruner.cli.processes import is_main
-from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import messages, results_only
 
 

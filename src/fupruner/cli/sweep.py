@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 import fupruner
+from fupruner.bars import RichProgress
 from fupruner.cli.inputs import Json, example_inputs, outputs_of
-from fupruner.cli.progress import RichProgress
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import table
 from fupruner.options import Options

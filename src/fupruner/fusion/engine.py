@@ -17,6 +17,7 @@ from fupruner.graph import check, cost, edit, shapes
 from fupruner.graph.double import FastDepthwise
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.graph.same import same_computation
+from fupruner.progress import Advance, part
 from fupruner.records import Fired, FusionLog, Refusal
 from fupruner.targets.base import CostModel
 
@@ -88,7 +89,9 @@ def run(
     dtype = _floating_dtype(graph_module, example_inputs)
     state = _State()
     reference = edit.clone(graph_module, torch.float64).eval()
-    work = _Fixpoint(rules, Prices(cost_model) if cost_model else None, state).run(edit.twin(reference))
+    with part("fuse, rewrites") as advance:
+        prices = Prices(cost_model) if cost_model else None
+        work = _Fixpoint(rules, prices, state, advance).run(edit.twin(reference))
     probes: list[check.Inputs] = []
     max_error = 0.0
     if not same_computation(reference, work):  # else nothing but idle operators has gone: there is nothing to run
@@ -165,8 +168,8 @@ def _rounding(graph_module: fx.GraphModule, fused: fx.GraphModule, probe: check.
 class _Fixpoint:
     """One run of the rules over one graph."""
 
-    def __init__(self, rules: Sequence[Rule], prices: Prices | None, state: _State) -> None:
-        self.rules, self.prices, self.state = rules, prices, state
+    def __init__(self, rules: Sequence[Rule], prices: Prices | None, state: _State, advance: Advance) -> None:
+        self.rules, self.prices, self.state, self.advance = rules, prices, state, advance
 
     def run(self, graph_module: fx.GraphModule) -> fx.GraphModule:
         """Apply rules until a whole round changes nothing.
@@ -237,6 +240,7 @@ class _Fixpoint:
         if after > price and self.prices is not None:
             return f"dearer on the target: {after:.4f} ms instead of {price:.4f} ms for the whole network ({self.prices.grade})"
         self.state.fired.append(Fired(rule=rule.name, node=name, detail=detail))
+        self.advance(1)
         return ""
 
     def _price(self, rule: Rule, graph_module: fx.GraphModule) -> float:

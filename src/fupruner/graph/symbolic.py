@@ -24,6 +24,7 @@ from fupruner.graph import check, edit, lowering
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
 from fupruner.graph.proxies import Tracer, UnsupportedError, function_of
+from fupruner.progress import counted
 
 _TOLERANCE = 1e-4
 _SMALL = 64
@@ -110,7 +111,7 @@ class _Lowerer:
     def lower(self) -> fx.GraphModule:
         """Build the graph module."""
         rest = list(self.inputs)
-        for node in self.traced.nodes:
+        for node in counted(self.traced.nodes, "trace, operators", len(self.traced.nodes)):
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node, rest)
             elif node.op == "get_attr":

@@ -15,6 +15,7 @@ from fupruner.graph.build import GraphBuilder, fold, module_path
 from fupruner.graph.capture import RANDOM, capture, is_in_place, op_name
 from fupruner.graph.layers import Parameter
 from fupruner.graph.symbolic import capture_symbolically
+from fupruner.progress import counted
 
 aten = torch.ops.aten
 
@@ -119,7 +120,7 @@ class _Converter:
     def convert(self) -> fx.GraphModule:
         """Build the graph module."""
         self._placeholders()
-        for node in self.program.graph.nodes:
+        for node in counted(self.program.graph.nodes, "trace, operators", len(self.program.graph.nodes)):
             if node.op == "call_function":
                 self._call(node)
             elif node.op == "output":

@@ -15,7 +15,7 @@ from fupruner.graph.trace import trace
 from fupruner.models.resolve import Model, as_module
 from fupruner.options import Options, read_options
 from fupruner.pipeline import carry_out, load
-from fupruner.progress import Progress, Silent
+from fupruner.progress import Progress, Silent, watching
 from fupruner.report.data import read_run
 from fupruner.results import RunResult
 from fupruner.runs.checkpoints import Checkpoints
@@ -43,7 +43,7 @@ def resume(
         run: its folder.
         model: what the run was begun with; found by its name or in the folder if None.
         task: likewise; has to be given where the run was begun with a task of the user's own.
-        progress: told what is going on.
+        progress: told what is going on; whoever watches (``fupruner.show_progress``) if None.
 
     Raises:
         InputError: there is no run, another process is at it, or model or data are not what it was begun with.
@@ -53,7 +53,7 @@ def resume(
     origin = world.share(lambda: read_origin(folder))
     if world.share(lambda: is_finished(folder)):
         return finished_result(folder)
-    progress = progress if progress is not None and world.is_main else Silent()
+    progress = (progress or watching()) if world.is_main else Silent()
     options = world.share(lambda: read_options(folder / "options.toml"))
     trainer = Trainer(Journal(world), Checkpoints(folder), options.checkpoint_every)
     with closing(trainer.journal):

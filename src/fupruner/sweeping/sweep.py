@@ -17,7 +17,7 @@ from fupruner.finish import hardware
 from fupruner.graph.trace import example_tuple
 from fupruner.models.resolve import as_module
 from fupruner.options import Options, parse_options
-from fupruner.progress import Progress, Silent
+from fupruner.progress import Progress, watching
 from fupruner.records import Figures, Summary
 from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.pools import Ended, LocalPool, Pool, TaskFor, Work
@@ -79,14 +79,14 @@ def sweep(
         trials: of a search.
         seed: of a search.
         ray: address of a Ray cluster to run trials on, or ``local``; in this process if None.
-        progress: told what is going on.
+        progress: told what is going on; whoever watches (``fupruner.show_progress``) if None.
 
     Raises:
         InputError: an option is unknown or out of range, the space is empty, the folder is in use, or a library is missing.
     """
     fixed = dict(options or {})
     parsed = parse_space(space, fixed, "sweep()")
-    folder, progress, inputs = Path(out), progress or Silent(), example_tuple(example_inputs)
+    folder, progress, inputs = Path(out), progress or watching(), example_tuple(example_inputs)
     chosen = parse_options(fixed, "sweep()")
     target = get_target(chosen.target)
     module = as_module(model)

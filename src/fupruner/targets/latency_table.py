@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fupruner.graph.layer_shape import LayerShape
+from fupruner.progress import part
 from fupruner.records import Grade
 from fupruner.targets.base import CostModel
 from fupruner.targets.price_cache import PriceCache
@@ -67,8 +68,12 @@ class LatencyTable(CostModel):
         if len(known) < len(layers):
             known += [_STREAM, _TINY]
         missing = [layer for layer in dict.fromkeys(known) if self._cache.get(layer) is None]
-        for sheet, group in _sheets(missing):
-            self._measure(sheet, group)
+        if missing:
+            asked = set(missing)
+            with part("fill the latency table, layers", len(missing)) as advance:
+                for sheet, group in _sheets(missing):
+                    self._measure(sheet, group)
+                    advance(sum(layer in asked for layer in group))
         return [self._price(layer) for layer in layers]
 
     def _measure(self, sheet: Sheet, group: Sequence[LayerShape]) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fupruner.progress import counted
+
 Run = Callable[[], object]
 
 
@@ -50,7 +52,10 @@ def interleave(
     repeats = tuple(max(1, int(np.ceil(slot_seconds / seconds))) for seconds in single)
     round_seconds = sum(seconds * (count + 1) for seconds, count in zip(single, repeats, strict=True))
     rounds = int(np.clip(total_seconds / round_seconds, least_rounds, most_rounds))
-    times = [[_slot(run, count) for run, count in zip(runs, repeats, strict=True)] for _ in range(rounds)]
+    times = [
+        [_slot(run, count) for run, count in zip(runs, repeats, strict=True)]
+        for _ in counted(range(rounds), "measure, rounds", rounds)
+    ]
     return Rounds(np.asarray(times), repeats)
 
 

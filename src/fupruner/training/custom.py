@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fupruner.errors import InputError, TrainingError
+from fupruner.progress import part
 from fupruner.records import Metric
 from fupruner.training.distance import Distance, relative_error
 from fupruner.training.outputs import Outputs, lay_flat
@@ -65,11 +66,13 @@ class Calibration:
     def calibration_batches(self, images: int) -> Iterator[Any]:
         """Whole batches until there are so many samples, or no more."""
         seen = 0
-        for batch in _seeded(self.batches, self.seed):
-            yield self._place(batch)
-            seen += len(self.inputs(batch))
-            if seen >= images:
-                return
+        with part("calibrate, samples", images) as advance:
+            for batch in _seeded(self.batches, self.seed):
+                yield self._place(batch)
+                seen += len(self.inputs(batch))
+                advance(len(self.inputs(batch)))
+                if seen >= images:
+                    return
 
     def inputs(self, batch: Any) -> Tensor:
         """What of a batch goes into the network."""

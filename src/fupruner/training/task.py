@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.options import Options
+from fupruner.progress import counted
 from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
 from fupruner.training.data import Batch, ImageData, Split, calibration
@@ -132,7 +133,8 @@ class Classification:
     def calibration_batches(self, images: int) -> Iterator[Batch]:
         """Batches of up to ``images`` training images in all, not augmented."""
         inputs, labels = calibration(self.data.train, images, self.seed)
-        return zip(torch.split(inputs, self.batch_size), torch.split(labels, self.batch_size), strict=True)
+        batches = zip(torch.split(inputs, self.batch_size), torch.split(labels, self.batch_size), strict=True)
+        return counted(batches, "calibrate, images", len(inputs), _images)
 
     def inputs(self, batch: Batch) -> Tensor:
         """The images of a batch."""
@@ -155,7 +157,8 @@ class Classification:
     def score(self, predict: Predict) -> float:
         """Top-1 accuracy on the validation split in percent."""
         correct = 0
-        for images, labels in self.data.validation.batches(self.evaluation_batch):
+        batches = self.data.validation.batches(self.evaluation_batch)
+        for images, labels in counted(batches, "judge, images", len(self.data.validation), _images):
             correct += int((predict(images).argmax(1).cpu() == labels).sum())
         return 100.0 * correct / len(self.data.validation)
 
@@ -177,6 +180,10 @@ class Classification:
     def _judged_by(self, validation: Split) -> Classification:
         data = dataclasses.replace(self.data, validation=validation)
         return Classification(data, self.batch_size, self.augment, self.seed, self.label_smoothing)
+
+
+def _images(batch: Batch) -> int:
+    return len(batch[0])
 
 
 def labelled_images(data: ImageData, options: Options) -> Classification:
