@@ -11,17 +11,17 @@ from torch import Tensor, fx, nn
 from torch.optim import Optimizer
 
 from fupruner.fusion.fuse import fuse_graph
-from fupruner.graph import cost, shapes
+from fupruner.graph import cost
 from fupruner.options import Options
 from fupruner.progress import Progress
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
-from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.hints import hints
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
-from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.prepare import make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup
@@ -47,6 +47,7 @@ class Setting:
         graph: the traced original; also the teacher. Never modified.
         task: what the search looks at.
         judge: the same task with validation data that the search does not look at, or ``task`` where there is none.
+        fusion: of fusing the original at the level asked for.
         baseline_file: the original as shipped, to be timed against.
         folder: where files of attempts go.
         trainer: trains networks, so that a run can be cut off anywhere; its journal keeps what is measured.
@@ -58,6 +59,7 @@ class Setting:
     judge: Task
     target: Target
     options: Options
+    fusion: FusionLog
     baseline_file: Path
     folder: Path
     progress: Progress
@@ -129,7 +131,7 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
         TrainingError: the loss became NaN.
     """
     options, task = setting.options, setting.task
-    network, planner = make_planner(setting)
+    network, planner = make_planner(setting.graph, setting.example_inputs, setting.target, setting.fusion)
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
     pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, network, planner))
@@ -146,14 +148,6 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     assert pruning.plan is not None  # noqa: S101 - the deadline has passed
     history = History(attempt=number, asked_speedup=asked, epochs=tuple(log.epochs))
     return _ship(setting, slimmed, pruning.plan.record, history, tuple(pruning.decisions), number)
-
-
-def make_planner(setting: Setting) -> tuple[GatedNetwork, Planner]:
-    """Gates in a fresh copy of the original, and a planner for them on the target."""
-    shapes.propagate(setting.graph, setting.example_inputs)
-    network = insert_gates(setting.graph, activations=setting.options.fusion != "none")
-    pricer = Pricer(network, setting.target.cost_model())
-    return network, Planner(network, pricer, setting.target.name, setting.target.alignment)
 
 
 def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
@@ -213,7 +207,7 @@ def _train(
 
 def _speedup(setting: Setting, pruning: DynamicPruning, module: fx.GraphModule) -> float:
     """Measured speed-up of a network against the baseline; what closed activations let merge is merged first."""
-    if pruning.plan is not None and any(move.kind == "activation" for move in pruning.plan.record.moves):
+    if pruning.plan is not None and any(move.kind in ("activation", "shortcut") for move in pruning.plan.record.moves):
         module, _ = fuse_graph(
             module, setting.example_inputs, setting.options.fusion, cost_model=setting.target.cost_model()
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fupruner.attempt import Setting, make_planner, scorer, trader
+from fupruner.attempt import Setting, scorer, trader
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.models.resolve import Model, as_module
 from fupruner.options import parse_options
 from fupruner.progress import Progress, watching
+from fupruner.pruning.prepare import make_planner
 from fupruner.pruning.scores import weighted
 from fupruner.records import Preview
 from fupruner.search import FIRST
@@ -45,9 +46,9 @@ def preview(
     device = device.adapted(graph, calibration_images(task))
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     nowhere = Path()  # nothing is written
-    setting = Setting(graph, inputs, task, task, device, options, nowhere, nowhere, progress)
+    setting = Setting(graph, inputs, task, task, device, options, fusion, nowhere, nowhere, progress)
     progress.stage("score and plan", None)
-    network, planner = make_planner(setting)
+    network, planner = make_planner(graph, inputs, device, fusion)
     asked = options.speedup or FIRST
     importance = scorer(setting)(network)
     planner.for_speedup(importance, asked)  # refuse first what is out of reach

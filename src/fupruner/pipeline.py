@@ -27,10 +27,9 @@ from fupruner.models.resolve import Model, as_module
 from fupruner.one_shot import prune
 from fupruner.options import Options, parse_options, write_options
 from fupruner.progress import Catching, Progress, Silent, watching
-from fupruner.pruning.gates import insert_gates, require_prunable
+from fupruner.pruning.gates import require_prunable
 from fupruner.pruning.importance import criterion
-from fupruner.pruning.plan import Planner
-from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.prepare import make_planner
 from fupruner.records import Figures, FusionLog, Measurement
 from fupruner.results import FuseResult, PruneResult, RunResult
 from fupruner.runs.checkpoints import Checkpoints
@@ -166,7 +165,7 @@ def optimize(
     shapes.propagate(graph, inputs)
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
     fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
-    _require_reachable(graph, inputs, device, options.speedup)
+    _require_reachable(graph, inputs, device, fusion, options.speedup)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):
         if run.writes:
@@ -195,6 +194,7 @@ def carry_out(
             held_out,
             target,
             options,
+            fusion,
             run.file("baseline" + target.suffix),
             run.path,
             progress,
@@ -211,15 +211,13 @@ def carry_out(
 
 
 def _require_reachable(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, speedup: float | None
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, fusion: FusionLog, speedup: float | None
 ) -> None:
     """Refuse before anything is written or trained what no plan can reach."""
-    network = insert_gates(graph)
+    network, planner = make_planner(graph, inputs, device, fusion)
     require_prunable(network)
     if speedup is not None:
-        Planner(network, Pricer(network, device.cost_model()), device.name, device.alignment).for_speedup(
-            criterion("l2")(network, None, 0), speedup
-        )
+        planner.for_speedup(criterion("l2")(network, None, 0), speedup)
 
 
 def _original_accuracy(setting: Setting, file: Path) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from fupruner.errors import FuPrunerError, InputError
-from fupruner.fusion.fuse import fuse_graph
+from fupruner.fusion.fuse import adds_into_filters, fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import trace
 from fupruner.pruning.budget import SizeModel
@@ -64,6 +64,27 @@ def test_slimmed_equals_gated(network: tuple[nn.Module, Tensor], share: float, s
     assert_same_function(gates.graph_module, small, x)
     assert_same_function(gates.graph_module, small, x[:1])
     assert sum(p.numel() for p in small.parameters()) <= sum(p.numel() for p in gates.graph_module.parameters())
+
+
+@quick
+@given(networks(), st.sampled_from([0.3, 0.7, 1.0]), st.integers(0, 99))
+def test_gated_shortcuts_are_cut_and_fused_exactly(network: tuple[nn.Module, Tensor], share: float, seed: int) -> None:
+    model, x = network
+    graph = trace(model, x)
+    shapes.propagate(graph, (x,))
+    _, log = fuse_graph(graph, (x,), "aggressive")
+    gates = insert_gates(graph, reserved=adds_into_filters(log))
+    rng = np.random.default_rng(seed)
+    close(gates, 0.5 * rng.random(), seed)
+    is_open = gates.is_open
+    for shortcut, _ in gates.shortcuts:
+        units = shortcut.group.units
+        is_open[rng.permutation(units)[: round(share * len(units))]] = False
+    gates.set(is_open, gates.closed_branches)
+    small = slim(gates, (x,))
+    assert_same_function(gates.graph_module, small, x)
+    fused, _ = fuse_graph(small, (x,), "aggressive")
+    assert_same_function(gates.graph_module, fused, x)
 
 
 @quick

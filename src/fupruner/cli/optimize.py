@@ -16,7 +16,7 @@ from fupruner.cli.flags import combined, default, option
 from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
 from fupruner.cli.processes import is_main
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
-from fupruner.cli.tables import fired_table, move_table, operator_table, summary_table, width_table
+from fupruner.cli.tables import carried_table, fired_table, move_table, operator_table, summary_table, width_table
 from fupruner.options import Options
 from fupruner.records import Preview, Summary
 from fupruner.report import words
@@ -136,7 +136,14 @@ def _show_preview(foreseen: Preview, json: bool) -> None:
         print_json({"dry_run": True, **foreseen.model_dump(mode="json")})
         return
     console, plan = output(), foreseen.plan
-    for part in (operator_table(foreseen.fusion), fired_table(foreseen.fusion), width_table(plan), move_table(plan)):
+    parts = (
+        operator_table(foreseen.fusion),
+        fired_table(foreseen.fusion),
+        width_table(plan),
+        carried_table(plan),
+        move_table(plan),
+    )
+    for part in parts:
         console.print(part)
     before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
     for line in (

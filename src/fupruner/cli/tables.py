@@ -70,6 +70,15 @@ def move_table(plan: Plan) -> Table:
     return table("Moves of the plan", ("kind", "moves", "gates closed", "time saved", "predicted loss"), rows)
 
 
+def carried_table(plan: Plan) -> Table:
+    """Show how many of the channels that shortcuts carry are left, where a plan could close them."""
+    rows = (
+        (name, str(before), str(plan.carried_after.get(name, 0)), str(before - plan.carried_after.get(name, 0)))
+        for name, before in plan.carried_before.items()
+    )
+    return table("Identity filters reserved for shortcuts", ("block", "before", "kept", "closed"), rows)
+
+
 def latency_table(paths: Sequence[Path], comparison: Comparison) -> Table:
     """Show latencies of several files, with spread, and ratios to the first."""
     rows = [

@@ -53,6 +53,11 @@ def fuse_graph(
         return _cheapest(graph_module, example_inputs, rules, cost_model)
 
 
+def adds_into_filters(log: FusionLog) -> frozenset[str]:
+    """Names of the Adds whose shortcuts became filters of their block."""
+    return frozenset(fired.node for fired in log.fired if fired.rule == ShortcutIntoFilters.name)
+
+
 @contextmanager
 def _memory_told(graph_module: fx.GraphModule) -> Iterator[None]:
     """Say in words that memory ran out.

@@ -9,6 +9,7 @@ activations see what they would see without.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ from fupruner.pruning.branches import Branch, find_branches
 from fupruner.pruning.groups import WEIGHTED, ChannelGroups, channel_axis, find_groups
 from fupruner.pruning.labels import Labels, varies_only_along
 from fupruner.pruning.operators import INSTANCE_NORMS, PER_CHANNEL
+from fupruner.pruning.shortcuts import Shortcut, find_shortcuts
 from fupruner.pruning.structure import STRUCTURE
 
 _MOVES_ZERO = (nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
@@ -118,6 +120,7 @@ class GatedNetwork:
         closed_branches: names of branches, and of activations, that are closed now.
         softness: what closed gates multiply by now.
         activations: each activation that may be switched off, with its gate.
+        shortcuts: each shortcut whose channels have gates of their own; they are among ``gates``.
     """
 
     graph_module: fx.GraphModule
@@ -129,6 +132,7 @@ class GatedNetwork:
     closed_branches: frozenset[str] = frozenset()
     softness: float = 0.0
     activations: list[tuple[Activation, ActivationGate]] = field(default_factory=list)
+    shortcuts: list[tuple[Shortcut, Gate]] = field(default_factory=list)
 
     def set(self, is_open: NDArray[np.bool_], closed_branches: frozenset[str], softness: float = 0.0) -> None:
         """Open and close gates.
@@ -139,24 +143,31 @@ class GatedNetwork:
             softness: what closed gates multiply by; 0 once and for all, more while they are only closing.
         """
         self.is_open, self.closed_branches, self.softness = is_open.copy(), closed_branches, softness
+        for shortcut, _ in self.shortcuts:
+            if shortcut.branch.name in closed_branches:  # the shortcut is all that is left of the block
+                self.is_open[shortcut.group.units] = True
         for gate, units in self.gates:
-            gate.set(~is_open[units], softness)
+            gate.set(~self.is_open[units], softness)
         for branch, gate in self.branches:
             gate.set(np.array([branch.name in closed_branches]), softness)
         for activation, switch in self.activations:
             switch.set(activation.name in closed_branches, softness)
 
 
-def insert_gates(graph_module: fx.GraphModule, *, activations: bool = False) -> GatedNetwork:
+def insert_gates(
+    graph_module: fx.GraphModule, *, activations: bool = False, reserved: Collection[str] = ()
+) -> GatedNetwork:
     """Put gates into a copy of a graph whose shapes were propagated.
 
     Args:
         graph_module: it is not modified.
         activations: whether to gate activations too; that pays only if what was around a closed one is fused before it ships.
+        reserved: names of Adds whose shortcuts fusion turns into filters before it ships: each channel that they carry gets a gate.
     """
     copied = edit.clone(graph_module)
     groups = find_groups(copied)
     found = find_branches(copied)
+    shortcuts = find_shortcuts(copied, found, groups.labelling, reserved)
     layers = layer_shapes(copied)
     switches = find_activations(copied, frozenset(b.name for b in found)) if activations else []
     prunable = np.zeros(max(1, groups.labelling.units), dtype=bool)
@@ -165,10 +176,12 @@ def insert_gates(graph_module: fx.GraphModule, *, activations: bool = False) -> 
     gates = [_insert(copied, node, units, axis) for node, units, axis in _gate_points(copied, groups, prunable)]
     branches = [(branch, _insert_branch(copied, branch)) for branch in found]
     switched = [(activation, _insert_switch(copied, activation)) for activation in switches]
+    carried = [(shortcut, _insert_shortcut(copied, shortcut)) for shortcut in shortcuts]
     copied.graph.lint()
     copied.recompile()
     is_open = np.ones(groups.labelling.units, dtype=bool)
-    return GatedNetwork(copied, groups, gates, branches, layers, is_open, activations=switched)
+    gates += [(gate, shortcut.group.units) for shortcut, gate in carried]
+    return GatedNetwork(copied, groups, gates, branches, layers, is_open, activations=switched, shortcuts=carried)
 
 
 def require_prunable(network: GatedNetwork) -> None:
@@ -278,6 +291,23 @@ def _insert_branch(graph_module: fx.GraphModule, branch: Branch) -> Gate:
         graph_module, f"gates.branch.{branch.name.replace('#', '_')}", gate, (operand,), after=operand
     )
     branch.add.replace_input_with(operand, gate_node)
+    return gate
+
+
+def _insert_shortcut(graph_module: fx.GraphModule, shortcut: Shortcut) -> Gate:
+    """Gate what a shortcut reads, and nothing else that reads it: a channel gate may have been put behind the source."""
+    source, entry = shortcut.source, shortcut.entry
+    read = next(
+        n
+        for n in entry.all_input_nodes
+        if n is source
+        or (source in n.all_input_nodes and _is_gate(graph_module, n) and n is not shortcut.branch.operand)
+    )
+    shape = shape_of(source)
+    gate = Gate(shape[1], 1, len(shape), _axis_of_samples(graph_module, source, 1))
+    name = f"gates.shortcut.{shortcut.branch.name.replace('#', '_')}"
+    gate_node = edit.add_call(graph_module, name, gate, (read,), after=read)
+    entry.replace_input_with(read, gate_node)
     return gate
 
 

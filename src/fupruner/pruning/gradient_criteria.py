@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fupruner.errors import InputError
 from fupruner.pruning.gates import Gate, GatedNetwork
+from fupruner.pruning.labels import Labels
 from fupruner.pruning.scores import Importance, Scores, require_finite
 from fupruner.training.task import CalibrationData
 
@@ -81,7 +82,21 @@ def _mean_over_samples(
     measured = branch_losses(network, task, images)
     branches = {name: max(value / max(1, count), measured[name]) for name, value in branch_total.items()}
     require_finite(np.array(list(branches.values())), criterion)
-    return total / max(1, count), branches
+    return _jointly(network, total / max(1, count), shortcut_losses(network, task, images)), branches
+
+
+def _jointly(network: GatedNetwork, units: Scores, together: dict[str, float]) -> Scores:
+    """Scores where the channels of one shortcut add up to no less than what closing it as a whole costs.
+
+    A shortcut's channels stand in for each other: alone each seems cheap.
+    """
+    scores = units.copy()
+    for shortcut, _ in network.shortcuts:
+        own, whole = shortcut.group.units, together[shortcut.group.name]
+        alone = float(scores[own].sum())
+        if alone < whole:
+            scores[own] = scores[own] * (whole / alone) if alone > 0 else whole / len(own)
+    return scores
 
 
 def _sample_losses(network: GatedNetwork, task: CalibrationData, batch: Any) -> Tensor:
@@ -141,6 +156,20 @@ def branch_losses(network: GatedNetwork, task: CalibrationData, images: int, *, 
         return lambda closed, softness: gate.set(np.array([closed]), softness)
 
     return _losses(network, task, min(images, limit), {branch.name: switch(gate) for branch, gate in network.branches})
+
+
+def shortcut_losses(network: GatedNetwork, task: CalibrationData, images: int, *, limit: int = 256) -> dict[str, float]:
+    """Loss difference in nats per sample when all channels of each shortcut alone close, by the name of its group."""
+
+    def switch(gate: Gate, units: Labels) -> Switch:
+        def throw(closed: bool, softness: float) -> None:
+            shut = np.ones(len(units), dtype=bool) if closed else ~network.is_open[units]
+            gate.set(shut, 0.0 if closed else network.softness)
+
+        return throw
+
+    switches = {s.group.name: switch(gate, s.group.units) for s, gate in network.shortcuts}
+    return _losses(network, task, min(images, limit), switches)
 
 
 def _activation_losses(

@@ -18,10 +18,12 @@ from fupruner.pruning.groups import Group
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.pricing import Open, Pricer
 from fupruner.pruning.scores import require_finite
-from fupruner.records import Move
+from fupruner.records import Move, MoveKind
 
 LEVELS = 8
 """At most so many widths are tried per group, so that a table stays small for wide layers."""
+CHANNELS = ("channels", "shortcut")
+"""Kinds of moves that close units; the others close what they name."""
 LEAST = 1e-9
 """Relative to the baseline: what saves less saves nothing."""
 
@@ -68,7 +70,11 @@ class Search:
 
     def __init__(self, network: GatedNetwork, pricer: Pricer, bundle: int) -> None:
         self.network, self.pricer, self.bundle = network, pricer, bundle
-        self.groups = {group.name: group for group in network.groups.prunable}
+        self.shortcuts = {shortcut.group.name: shortcut for shortcut, _ in network.shortcuts}
+        carried = {
+            name: shortcut.group for name, shortcut in self.shortcuts.items() if shortcut.branch.name in pricer.blocks
+        }
+        self.groups = {group.name: group for group in network.groups.prunable} | carried
         self.touched = {name: pricer.touched(group) for name, group in self.groups.items()}
         self.owned = {name: pricer.layers_of_branch(name) for name in pricer.branches}
         self.around = {name: pricer.layers_of_activation(name) for name in pricer.activations}
@@ -115,9 +121,17 @@ class Search:
         """Open units, and names of closed branches and activations, after some moves."""
         is_open = self.all_open.copy()
         for move in moves:
-            if move.kind == "channels":
+            if move.kind in CHANNELS:
                 is_open[list(move.closed)] = False
-        return is_open, frozenset(m.where for m in moves if m.kind != "channels")
+        closed = frozenset(m.where for m in moves if m.kind not in CHANNELS)
+        self.reopen(is_open, closed)
+        return is_open, closed
+
+    def reopen(self, is_open: Open, closed: frozenset[str]) -> None:
+        """The shortcut past a closed branch is all that is left of the block: it carries everything."""
+        for shortcut in self.shortcuts.values():
+            if shortcut.branch.name in closed:
+                is_open[shortcut.group.units] = True
 
     def layers_of(self, move: Move) -> list[int]:
         """Layers that a move touches."""
@@ -165,6 +179,7 @@ class _Table:
         """Close what a move closes."""
         if move.kind == "branch":
             self.closed |= {move.where}
+            self.search.reopen(self.is_open, self.closed)
             self.stale = set(self.candidates)
             self.refresh([f"branch {move.where}"])
         elif move.kind == "activation":
@@ -195,16 +210,21 @@ class _Table:
 
     def _narrower(self, group: Group) -> list[_Unpriced]:
         """Moves that shrink a group to each of its widths, the least important units first."""
-        alive = group.units[self.is_open[group.units]]
+        shortcut = self.search.shortcuts.get(group.name)
+        if shortcut is not None and (shortcut.branch.name in self.closed or self._gone(shortcut.branch.add)):
+            return []
+        alive = group.units[self.is_open[group.units] if shortcut is None else shortcut.alive(self.is_open)]
         order = alive[np.argsort(self.importance.units[alive], kind="stable")]
         layers, moves = self.search.touched[group.name], []
-        for width in widths(group, self.search.bundle):
+        choices = widths(group, self.search.bundle)
+        for width in choices if shortcut is None else [0, *choices]:
             if width < len(alive):
                 shut = order[: len(alive) - width]
                 self.is_open[shut] = False
                 after = self.pricer.shapes(self.is_open, self.closed, layers)
                 self.is_open[shut] = True
-                moves.append(_Unpriced(channel_move(group.name, shut, self.importance), layers, after))
+                kind: MoveKind = "channels" if shortcut is None else "shortcut"
+                moves.append(_Unpriced(channel_move(group.name, shut, self.importance, kind), layers, after))
         return moves
 
     def _without(self, name: str) -> list[_Unpriced]:
@@ -235,10 +255,10 @@ def _rank(candidate: _Candidate, needed: float) -> tuple[float, float, str]:
     return candidate.move.loss / min(candidate.saved, needed), -candidate.saved, candidate.move.where
 
 
-def channel_move(where: str, shut: NDArray[np.int64], importance: Importance) -> Move:
+def channel_move(where: str, shut: NDArray[np.int64], importance: Importance, kind: MoveKind = "channels") -> Move:
     """The move that closes some units of a group; what it saves is not known yet."""
     loss = float(importance.units[shut].sum())
-    return Move(kind="channels", where=where, closed=tuple(shut.tolist()), loss=loss, saved_ms=0.0)
+    return Move(kind=kind, where=where, closed=tuple(shut.tolist()), loss=loss, saved_ms=0.0)
 
 
 def widths(group: Group, bundle: int) -> list[int]:

@@ -73,6 +73,11 @@ class Labelling:
         """Labels of a node, or None where channels cannot be followed."""
         return self.labels.get(node) if isinstance(node, fx.Node) else None
 
+    def add_units(self, count: int) -> Labels:
+        """Units without labels, for gates that close something other than channels of a tensor."""
+        first, self.units = self.units, self.units + count
+        return np.arange(first, self.units, dtype=np.int64)
+
     # -- the walk ----------------------------------------------------------------------------------------------------
 
     def _visit(self, node: fx.Node) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fupruner.errors import InputError
 from fupruner.pruning.budget import Budget, SizeModel
 from fupruner.pruning.gates import GatedNetwork
-from fupruner.pruning.greedy import Search, State, bundle_of, channel_move, widths
+from fupruner.pruning.greedy import CHANNELS, Search, State, bundle_of, channel_move, widths
 from fupruner.pruning.groups import Group
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.pricing import Open, Pricer
@@ -52,7 +52,7 @@ class Planner:
         self.network, self.pricer, self.target, self.precision = network, pricer, target, precision
         self.alignment, self.bundle = max(1, alignment), max(1, alignment // 2)
         self.search = Search(network, pricer, self.bundle)
-        self.all_open, self.baseline_ms = self.search.all_open, self.search.baseline
+        self.all_open, self.baseline_ms = self.search.all_open, pricer.unfused()
 
     def for_speedup(self, importance: Importance, speedup: float) -> GatePlan:
         """The plan of least loss whose predicted time is the baseline's divided by ``speedup``.
@@ -77,7 +77,7 @@ class Planner:
             InputError: nothing that can be closed gets there; the message names the least that is possible.
         """
         search = self.search if budget.of_time else self._by_size(budget.kind)
-        limit = budget.limit(search.baseline)
+        limit = budget.limit(self.baseline_ms if budget.of_time else search.baseline)
         state = search.run(importance, limit)
         if state.cost > limit * (1 + 1e-9):
             if budget.kind == "speedup":
@@ -136,7 +136,9 @@ class Planner:
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def _by_size(self, kind: str) -> Search:
-        return Search(self.network, Pricer(self.network, SizeModel(kind, self.precision)), self.bundle)
+        return Search(
+            self.network, Pricer(self.network, SizeModel(kind, self.precision), self.pricer.form), self.bundle
+        )
 
     @staticmethod
     def _least(group: Group, importance: Importance, width: int) -> NDArray[np.int64]:
@@ -180,9 +182,15 @@ class Planner:
         record = Plan(
             target=self.target, importance=importance.criterion, budget=budget, moves=state.moves, baseline_ms=self.baseline_ms,
             predicted_ms=state.cost, grade=self.pricer.cost_model.grade, widths_after=self.pricer.widths(state.is_open, state.closed),
-            widths_before=self.pricer.widths(self.all_open, frozenset()),
+            widths_before=self.pricer.widths(self.all_open, frozenset()), carried_before=self._carried(self.all_open, frozenset()),
+            carried_after=self._carried(state.is_open, state.closed),
         )  # fmt: skip
         return GatePlan(record, state.is_open, state.closed)
+
+    def _carried(self, is_open: Open, closed: frozenset[str]) -> dict[str, int]:
+        """Reserved identity filters of each block; none where its branch is closed."""
+        blocks = self.pricer.blocks.items()
+        return {name: 0 if name in closed else int(block.shortcut.alive(is_open).sum()) for name, block in blocks}
 
     def _priced(self, moves: list[Move] | tuple[Move, ...]) -> State:
         """What each move saves when they are made in this order; only the layers that it touches are priced."""
@@ -191,10 +199,11 @@ class Planner:
         for move in moves:
             layers = self.search.layers_of(move)
             before = sum(self.pricer.prices(self.pricer.shapes(is_open, closed, layers)))
-            if move.kind == "channels":
+            if move.kind in CHANNELS:
                 is_open[list(move.closed)] = False
             else:
                 closed |= {move.where}
+                self.search.reopen(is_open, closed)
             after = sum(self.pricer.prices(self.pricer.shapes(is_open, closed, layers)))
             done.append(move.model_copy(update={"saved_ms": before - after}))
         return State(tuple(done), is_open, closed, self.pricer.total(is_open, closed))

@@ -19,6 +19,7 @@ from fupruner.pruning.activations import merged_shape
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import Group, channel_axis
 from fupruner.pruning.labels import Labels
+from fupruner.pruning.reserving import Form, reserved_blocks
 from fupruner.targets.base import CostModel
 
 Open = NDArray[np.bool_]
@@ -56,16 +57,23 @@ class Pricer:
     Args:
         network: a gated network.
         cost_model: prices layers; every shape is asked for once.
+        form: in which blocks with gated shortcuts ship: ``fused``, their shortcuts have become filters, or the ``cheaper`` of that
+            and an Add.
     """
 
-    def __init__(self, network: GatedNetwork, cost_model: CostModel) -> None:
-        self.network, self.cost_model = network, cost_model
+    def __init__(self, network: GatedNetwork, cost_model: CostModel, form: Form = "cheaper") -> None:
+        self.network, self.cost_model, self.form = network, cost_model, form
         self.layers = [self._priced(layer) for layer in network.layers]
         self.known: dict[LayerShape, float] = {}
         self.branches = {branch.name: branch for branch, _ in network.branches}
         self.activations = {activation.name: activation for activation, _ in network.activations}
         self.chains = self._chains()
+        self.blocks = reserved_blocks(network)
+        self.block_of = {i: block for block in self.blocks.values() for i in block.layers}
         self.by_unit: dict[int, set[int]] = {}
+        for block in self.blocks.values():
+            for unit in np.unique(block.units).tolist():
+                self.by_unit.setdefault(unit, set()).update(block.layers)
         for i, priced in enumerate(self.layers):
             for units in (priced.inputs, priced.outputs):
                 for unit in () if units is None else np.unique(units).tolist():
@@ -110,7 +118,7 @@ class Pricer:
         return labelling.units_along(node, axis) if labels.shape[axis] > 1 else None, axis - labels.ndim
 
     def shapes(
-        self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None
+        self, is_open: Open, closed: frozenset[str], which: Iterable[int] | None = None, *, as_shipped: bool = True
     ) -> list[LayerShape | None]:
         """Layer shapes after cutting; None where a layer is gone.
 
@@ -118,15 +126,39 @@ class Pricer:
             is_open: (units,) open units.
             closed: names of closed branches and activations.
             which: indices of layers; all when None.
+            as_shipped: whether shortcuts that ship as filters count as such, or as the Adds that they are while training goes on.
         """
         dead, adds = self._dead(closed)
         found = []
+        fused = self._fused(is_open, closed) if self.blocks and as_shipped else {}
         for i in range(len(self.layers)) if which is None else which:
+            block = self.block_of.get(i)
+            if block is not None and block.name in fused:
+                found.append(fused[block.name][i])
+                continue
             chain = next((c for c in self.chains.get(i, ()) if c.name in closed), None)
             if chain is None:
                 found.append(self._shape(self.layers[i], is_open, dead, adds))
             else:
                 found.append(self._without_activation(i, chain, is_open, dead, adds))
+        return found
+
+    def _fused(self, is_open: Open, closed: frozenset[str]) -> dict[str, dict[int, LayerShape | None]]:
+        """Blocks that ship without their Add, with the shapes of their layers.
+
+        A block whose branch is closed, or whose inner activation is, is priced as it stands.
+        """
+        found = {}
+        for block in self.blocks.values():
+            if block.name in closed or any(c.name in closed for i in block.layers for c in self.chains.get(i, ())):
+                continue
+            plain = {i: self._shape(self.layers[i], is_open, set(), set()) for i in block.layers}
+            without = {
+                i: self._shape(self.layers[i], is_open, set(), {block.shortcut.branch.add}) for i in block.layers
+            }
+            fused = block.fused(without, is_open)
+            if self.form == "fused" or sum(self.prices(fused.values())) <= sum(self.prices(plain.values())):
+                found[block.name] = fused
         return found
 
     def _dead(self, closed: frozenset[str]) -> tuple[set[fx.Node], set[fx.Node]]:
@@ -180,7 +212,7 @@ class Pricer:
     def widths(self, is_open: Open, closed: frozenset[str]) -> dict[str, int]:
         """Output channels of every layer with weights by name; 0 where it is gone."""
         kinds = ("conv", "conv_transpose", "linear")
-        found = zip(self.layers, self.shapes(is_open, closed), strict=True)
+        found = zip(self.layers, self.shapes(is_open, closed, as_shipped=False), strict=True)
         return {
             str(priced.layer.node.target): 0 if shape is None else shape.out_shape[priced.axis_out]
             for priced, shape in found
@@ -190,11 +222,12 @@ class Pricer:
     def layers_of_branch(self, name: str) -> list[int]:
         """Layers that change when a branch closes: its own, its Add, and the one that a runtime merges the Add into."""
         branch = self.branches[name]
-        return [
+        own = {
             i
             for i, priced in enumerate(self.layers)
             if priced.layer.node in branch.nodes or branch.add in (priced.layer.node, *priced.layer.merged)
-        ]
+        }
+        return sorted(self._with_blocks(own))
 
     def layers_of_activation(self, name: str) -> list[int]:
         """Layers that change when an activation closes: itself and those that it stands between."""
@@ -210,7 +243,16 @@ class Pricer:
         for unit in group.units.tolist():
             found |= self.by_unit.get(unit, set())
         chains = [chain for i in found for chain in self.chains.get(i, ())]
-        return sorted(found.union(*((c.first, c.own, c.second) for c in chains)))
+        return sorted(self._with_blocks(found.union(*((c.first, c.own, c.second) for c in chains))))
+
+    def _with_blocks(self, layers: set[int]) -> set[int]:
+        """Some layers, with all layers of the reserved blocks that they belong to: their form may change."""
+        return layers.union(*(self.block_of[i].layers for i in layers if i in self.block_of))
+
+    def unfused(self) -> float:
+        """Milliseconds of the network as it came, with all of its Adds."""
+        shapes = [priced.layer.shape for priced in self.layers]
+        return self.cost_model.overhead_ms + sum(self.prices(shapes))
 
 
 def _with_channels(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, ...]:

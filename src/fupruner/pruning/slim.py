@@ -44,6 +44,7 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
     cut = _Cut(copied, labelling, network.is_open)
     _bypass_branches(network, copied)
     _bypass_activations(network, copied)
+    _mask_shortcuts(network, copied, labelling)
     edit.clean(copied)
     alive = set(copied.graph.nodes)
     for node in list(copied.graph.nodes):
@@ -77,6 +78,41 @@ def _bypass_activations(network: GatedNetwork, copied: fx.GraphModule) -> None:
         if node is not None and not edit.is_erased(node):
             activated, source = node.all_input_nodes
             edit.bypass(node, source if activation.name in network.closed_branches else activated)
+
+
+def _mask_shortcuts(network: GatedNetwork, copied: fx.GraphModule, labelling: Labelling) -> None:
+    """Where a shortcut carries only some of the channels that are left, multiply the others by zero; drop one that carries none."""
+    by_name = {n.name: n for n in copied.graph.nodes}
+    calls = {edit.module_of(network.graph_module, n): n.name for n in network.graph_module.graph.nodes}
+    for shortcut, gate in network.shortcuts:
+        node, alive = by_name[calls[gate]], shortcut.alive(network.is_open)
+        left = alive if shortcut.carried is None else alive[network.is_open[shortcut.carried]]
+        if left.all():
+            continue
+        if shortcut.is_plain and not left.any():
+            add = by_name[shortcut.branch.add.name]
+            beside = [n for n in add.args[:2] if not _comes_from(n, node)]
+            edit.bypass(add, beside[0])
+            continue
+        mask = torch.from_numpy(left).to(edit.get_attribute(copied, str(node.target)).value.dtype)
+        name = edit.fresh_name(copied, f"shortcut_masks.{shortcut.branch.name.replace('#', '_')}")
+        edit.set_tensor(copied, name, mask.view(-1, *[1] * (len(shape_of(node)) - 2)))
+        with copied.graph.inserting_after(node):
+            masked = copied.graph.call_function(torch.ops.aten.mul.Tensor, (node, node))
+        node.replace_all_uses_with(masked)
+        with copied.graph.inserting_before(masked):
+            constant = copied.graph.get_attr(name)
+        masked.args = (node, constant)
+        masked.meta["shape"] = node.meta["shape"]
+        if node in labelling.labels:
+            labelling.labels[masked] = labelling.labels[node]
+
+
+def _comes_from(node: object, source: fx.Node) -> bool:
+    """Whether a node is a source or what a chain of operators makes of it."""
+    while isinstance(node, fx.Node) and node is not source and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node is source
 
 
 def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:

@@ -58,7 +58,8 @@ def bn_scale(network: GatedNetwork, task: CalibrationData | None = None, images:
         raise InputError("The importance bn-scale needs batch norms; this network has none.", hint="Choose l1 or l2.")
     weights, branches = _shares(network, WEIGHTED, lambda layer: filters_of(layer).abs().sum(1))
     require_finite(total, "bn-scale")
-    return Importance("bn-scale", np.where(total > 0, total, weights), branches, _activations(network))
+    units = _with_shortcuts(network, np.where(total > 0, total, weights))
+    return Importance("bn-scale", units, branches, _activations(network))
 
 
 def random(network: GatedNetwork, task: CalibrationData | None = None, images: int = 0) -> Importance:
@@ -73,7 +74,20 @@ def _hashes(filters: Tensor) -> Tensor:
 def _importance(network: GatedNetwork, criterion: str, figure: Callable[[Tensor], Tensor]) -> Importance:
     units, branches = _shares(network, WEIGHTED, lambda layer: figure(filters_of(layer)))
     require_finite(units, criterion)
-    return Importance(criterion, units, branches, _activations(network))
+    return Importance(criterion, _with_shortcuts(network, units), branches, _activations(network))
+
+
+def _with_shortcuts(network: GatedNetwork, units: Scores) -> Scores:
+    """Identity filters all have the same weights: what a shortcut carries is worth what the filters that make it are worth.
+
+    The shares of a shortcut add up to 1, as those of a layer do.
+    """
+    scores = units.copy()
+    for shortcut, _ in network.shortcuts:
+        own = shortcut.group.units
+        worth = np.ones(len(own)) if shortcut.carried is None else units[shortcut.carried] + FEWEST
+        scores[own] = worth / worth.sum()
+    return scores
 
 
 def _activations(network: GatedNetwork) -> dict[str, float]:

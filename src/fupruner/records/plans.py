@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from fupruner.records.base import Record
 from fupruner.records.graphs import FusionLog
 from fupruner.records.latency import Grade
@@ -54,6 +56,9 @@ class Plan(Record):
     Attributes:
         widths_before: output channels per layer.
         widths_after: the same after slimming; 0 where a layer disappears.
+        carried_before: channels that the shortcut of each block carries, where plans may close some: as many identity filters does
+            the block get when fusion takes its Add away.
+        carried_after: the same for the channels that are left.
     """
 
     target: str
@@ -65,6 +70,8 @@ class Plan(Record):
     grade: Grade
     widths_before: dict[str, int]
     widths_after: dict[str, int]
+    carried_before: dict[str, int] = Field(default_factory=dict)
+    carried_after: dict[str, int] = Field(default_factory=dict)
 
 
 class Preview(Record):

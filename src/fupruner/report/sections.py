@@ -204,7 +204,17 @@ def _plan(plan: Plan) -> Section:
     ]
     columns = ("Move", "Kind", "Where", "Gates", "Predicted loss", "Saved")
     table = Table("Every move", columns, rows, text_columns=4, folded=True)
-    return Section("plan", "Plan", (line,), tables=(table,))
+    return Section("plan", "Plan", (line,), tables=(*_carried(plan), table))
+
+
+def _carried(plan: Plan) -> tuple[Table, ...]:
+    """What became of the shortcuts that fusion turns into identity filters."""
+    rows = [
+        (name, str(before), str(plan.carried_after.get(name, 0)), str(before - plan.carried_after.get(name, 0)))
+        for name, before in plan.carried_before.items()
+    ]
+    columns = ("Block", "Before", "Kept", "Closed")
+    return (Table("Identity filters reserved for shortcuts, by block", columns, rows),) if rows else ()
 
 
 def _fusion(log: FusionLog, anchor: str, title: str) -> Section:

@@ -19,7 +19,7 @@ A basic block costs up to twice its multiply-adds, an inverted residual little. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -142,14 +142,30 @@ def find_shortcut(context: Context, end: Any, source: fx.Node) -> Shortcut | Non
         return Shortcut(
             source, stride, torch.eye(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
         )
-    conv = context.module(end)
-    if isinstance(conv, CONVS):
-        return _projection(conv, source) if end.all_input_nodes[0] is source and only_user(end) is not None else None
     affine = affine_of(context, end)
     if affine is not None and affine.source is source and affine.axis in (None, 1) and only_user(end) is not None:
         scale, shift = affine.scale.expand(channels), affine.shift.expand(channels)
         return Shortcut(source, stride, torch.diag(scale), shift)
-    return _subsampling(end, source, channels)
+    entry, scale = _masked(context, end, source, channels)
+    conv = context.module(end)
+    if isinstance(conv, CONVS):
+        found = _projection(conv, source) if end.all_input_nodes[0] is entry and only_user(end) is not None else None
+    else:
+        found = _subsampling(end, entry, source, channels)
+    return found if found is None else replace(found, weight=found.weight * scale)
+
+
+def _masked(context: Context, end: fx.Node, source: fx.Node, channels: int) -> tuple[fx.Node, Tensor]:
+    """Where a shortcut begins: at the source, or behind a multiplication of its channels, by zero where a plan closed them."""
+    node = end
+    while node is not source and len([n for n in node.all_input_nodes if n.op != "get_attr"]) == 1:
+        affine = affine_of(context, node)
+        if affine is not None and affine.source is source and affine.axis in (None, 1) and not affine.shift.any():
+            if only_user(node) is not None:
+                return node, affine.scale.expand(channels)
+            break
+        node = next(n for n in node.all_input_nodes if n.op != "get_attr")
+    return source, torch.ones(channels, dtype=torch.float64)
 
 
 def _projection(conv: Any, source: fx.Node) -> Shortcut | None:
@@ -158,11 +174,11 @@ def _projection(conv: Any, source: fx.Node) -> Shortcut | None:
     return Shortcut(source, tuple(conv.stride), weight_of(conv).flatten(1), bias_of(conv))
 
 
-def _subsampling(end: fx.Node, source: fx.Node, channels: int) -> Shortcut | None:
+def _subsampling(end: fx.Node, entry: fx.Node, source: fx.Node, channels: int) -> Shortcut | None:
     """Every s-th pixel and zero channels appended, in any order."""
     stride, before, after = [1, 1], 0, 0
     node = end
-    while node is not source:
+    while node is not entry:
         if node.op != "call_function" or only_user(node) is None or not isinstance(node.args[0], fx.Node):
             return None
         if node.target is aten.slice.Tensor:

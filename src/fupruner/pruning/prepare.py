@@ -1,0 +1,89 @@
+"""From a network, a target and a fusion level to gates and a planner for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor, fx
+
+from fupruner.fusion.fuse import adds_into_filters, fuse_graph
+from fupruner.graph import shapes
+from fupruner.graph.cost import is_add
+from fupruner.graph.layer_shape import LayerShape
+from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.plan import Planner
+from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.reserving import reserved_blocks
+from fupruner.records import FusionLog
+from fupruner.targets.base import CostModel, Target
+
+
+def make_planner(
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog
+) -> tuple[GatedNetwork, Planner]:
+    """Gates in a fresh copy of a graph, and a planner for them on a target.
+
+    Args:
+        graph: a canonical graph; it is not modified.
+        inputs: tensors, batch first.
+        target: decides what pays.
+        fusion: of fusing the graph; what ships is fused at the same level.
+    """
+    shapes.propagate(graph, inputs)
+    cost_model, level = target.cost_model(), fusion.level
+    reserved = reservable(graph, inputs, fusion, cost_model, max(1, target.alignment // 2))
+    network = insert_gates(graph, activations=level != "none", reserved=reserved)
+    pricer = Pricer(network, cost_model, "fused" if level == "aggressive" else "cheaper")
+    return network, Planner(network, pricer, target.name, target.alignment, target.precision)
+
+
+def reservable(
+    graph_module: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    fusion: FusionLog,
+    cost_model: CostModel,
+    bundle: int,
+) -> frozenset[str]:
+    """Names of the Adds whose shortcuts are worth gates, because fusion would turn what is left of them into filters.
+
+    Args:
+        graph_module: a canonical graph whose shapes were propagated.
+        example_inputs: tensors, batch first.
+        fusion: of fusing it at the level in question. ``auto`` refuses what costs time with all channels of a shortcut; since a
+            plan may close some, there everything counts that pays with one bundle of them.
+        cost_model: of the target; asked for ``auto`` alone.
+        bundle: channels that close together.
+    """
+    if fusion.level != "auto":
+        return adds_into_filters(fusion)
+    network = insert_gates(graph_module, reserved={n.name for n in graph_module.graph.nodes if is_add(n)})
+    paying = adds_that_pay(network, Pricer(network, cost_model).prices, bundle)
+    if not paying:
+        return frozenset()
+    _, all_of_it = fuse_graph(graph_module, example_inputs, "aggressive")
+    return adds_into_filters(all_of_it) & paying
+
+
+def adds_that_pay(
+    network: GatedNetwork, prices: Callable[[list[LayerShape | None]], list[float]], bundle: int
+) -> set[str]:
+    """Names of the Adds that a device would rather have as filters if only a bundle of channels were carried.
+
+    Args:
+        network: all shortcuts in question gated.
+        prices: of layer shapes, in milliseconds.
+        bundle: the smallest number of channels.
+    """
+    paying = set()
+    for block in reserved_blocks(network).values():
+        units = block.shortcut.group.units
+        is_open = np.ones(network.groups.labelling.units, dtype=bool)
+        is_open[units[bundle:]] = False
+        shapes = {i: network.layers[i].shape for i in block.layers}
+        without = {i: dataclasses.replace(shape, fused_add=False) for i, shape in shapes.items()}
+        fused = block.fused(dict(without), is_open)
+        if sum(prices(list(fused.values()))) <= sum(prices(list(shapes.values()))):
+            paying.add(block.shortcut.branch.add.name)
+    return paying
