@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, fx, nn
 from torch.optim import Optimizer
@@ -23,17 +23,19 @@ from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.prepare import make_planner
 from fupruner.pruning.schedule import BudgetSchedule
+from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup
-from fupruner.records import EpochRecord, Figures, FusionLog, History, Plan
+from fupruner.records import Figures, FusionLog, History, Plan
 from fupruner.runs.recorded import recorded_scores
 from fupruner.runs.resumable import Trainer
+from fupruner.runs.scalars import FOLDER, Scalars
 from fupruner.targets.base import Target
 from fupruner.training.features import Hints
 from fupruner.training.loop import make_optimizer
-from fupruner.training.meter import EpochResult, StepResult
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
+from fupruner.training_log import TrainingLog
 
 COMPENSATION_IMAGES = 512
 """Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
@@ -91,38 +93,6 @@ class Outcome:
     spread: float
 
 
-@dataclass
-class _Log:
-    """Turns results of the loop into epoch records and progress."""
-
-    setting: Setting
-    stage: Literal["prune", "recover"] = "prune"
-    pruning: DynamicPruning | None = None
-    epochs: list[EpochRecord] = field(default_factory=list)
-    _seen: int = 0
-
-    def step(self, result: StepResult, _: nn.Module) -> None:
-        self.setting.progress.advance(1, loss=result.loss, images_per_second=result.images_per_second)
-
-    def epoch(self, result: EpochResult, _: nn.Module) -> None:
-        decisions = self.pruning.decisions if self.pruning is not None else []
-        last = decisions[-1] if decisions else None
-        record = EpochRecord(
-            epoch=result.epoch + 1, stage=self.stage, loss=result.loss, accuracy=result.accuracy,
-            predicted_speedup=last.predicted_speedup if last else 1.0, closed=last.closed if last else 0,
-            reopened=sum(d.reopened for d in decisions[self._seen :]), learning_rate=result.learning_rate, seconds=result.seconds,
-            images_per_second=result.images_per_second,
-        )  # fmt: skip
-        self._seen = len(decisions)
-        self.epochs.append(record)
-        metric = self.setting.task.metric
-        self.setting.progress.note(
-            f"epoch {record.epoch} ({record.stage}): {metric.name} {metric.text(record.accuracy)}, "
-            f"predicted speed-up {record.predicted_speedup:.2f}x, "
-            f"{record.closed} gates closed, {record.reopened} reopened, {record.images_per_second:.0f} images/s"
-        )
-
-
 def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     """Prune, recover, fuse and ship for one asked speed-up.
 
@@ -137,17 +107,17 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, network, planner))
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
-    log = _Log(setting, pruning=pruning)
+    log = _log(setting, pruning, number)
     optimizer = make_optimizer(network.graph_module, options.weight_decay)
-    slimmed = _prune(setting, pruning, log, optimizer, total)
-    log.stage = "recover"
-    learnt = hints(setting.graph, network, slimmed)
-    if options.compensate:
-        slimmed = compensate(network, slimmed, setting.graph, calibration_inputs(task))
-    _train(setting, slimmed, learnt, log, None, budget.deadline, total, total)
+    with closing(log.scalars):
+        slimmed = _prune(setting, pruning, log, optimizer, total)
+        log.stage = "recover"
+        learnt = hints(setting.graph, network, slimmed)
+        if options.compensate:
+            slimmed = compensate(network, slimmed, setting.graph, calibration_inputs(task))
+        _train(setting, slimmed, learnt, log, None, budget.deadline, total, total)
     assert pruning.plan is not None  # noqa: S101 - the deadline has passed
-    history = History(attempt=number, asked_speedup=asked, epochs=tuple(log.epochs))
-    return _ship(setting, slimmed, pruning.plan.record, history, tuple(pruning.decisions), number)
+    return _ship(setting, slimmed, pruning.plan.record, log.history(number, asked), tuple(pruning.decisions), number)
 
 
 def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
@@ -176,25 +146,34 @@ def calibration_inputs(task: Task, images: int = COMPENSATION_IMAGES) -> list[Te
     return [task.inputs(batch) for batch in task.calibration_batches(images)]
 
 
-def _prune(setting: Setting, pruning: DynamicPruning, log: _Log, optimizer: Optimizer, total: int) -> fx.GraphModule:
+def _log(setting: Setting, pruning: DynamicPruning, number: int) -> TrainingLog:
+    trainer = setting.trainer
+    wanted = setting.options.tensorboard and trainer.journal.world.is_main
+    folder = setting.folder / FOLDER / f"attempt-{number}" if wanted else None
+    scalars = Scalars(folder, lambda: trainer.is_catching_up)
+    return TrainingLog(pruning, setting.task.metric, setting.options.epochs, setting.progress, scalars)
+
+
+def _prune(
+    setting: Setting, pruning: DynamicPruning, log: TrainingLog, optimizer: Optimizer, total: int
+) -> fx.GraphModule:
     """Train between decisions; after the last one cut what is closed, and plan again if the cut network is too slow."""
-    steps = pruning.schedule.steps()
+    steps, network, inputs = pruning.schedule.steps(), pruning.network, setting.example_inputs
     for step, until in zip(steps, [*steps[1:], None], strict=True):
-        _say(setting, pruning.decide(step))
+        log.decision(pruning.decide(step))
         if until is not None:
-            network = pruning.network
+            if until // setting.task.steps_per_epoch > step // setting.task.steps_per_epoch:  # an epoch will be told of
+                log.timed(_speedup(setting, pruning, slim(network, inputs)))
             _train(setting, network.graph_module, hints(setting.graph, network), log, optimizer, step, until, total)
-    return freeze(pruning, setting.example_inputs, lambda cut: _speedup(setting, pruning, cut), setting.progress.note)
-
-
-def _say(setting: Setting, decision: Decision) -> None:
-    setting.progress.note(
-        f"step {decision.step}: {decision.predicted_speedup:.2f}x predicted, {decision.closed} gates closed, {decision.reopened} reopened"
-    )
+    decided = len(pruning.decisions)
+    cut = freeze(pruning, inputs, lambda slimmed: log.timed(_speedup(setting, pruning, slimmed)), setting.progress.note)
+    if len(pruning.decisions) > decided:  # planned again: another network than the one that was timed
+        log.timed(_speedup(setting, pruning, cut))
+    return cut
 
 
 def _train(
-    setting: Setting, module: nn.Module, learnt: Hints, log: _Log, optimizer: Optimizer | None, start: int, stop: int, total: int
+    setting: Setting, module: nn.Module, learnt: Hints, log: TrainingLog, optimizer: Optimizer | None, start: int, stop: int, total: int
 ) -> None:  # fmt: skip
     options = setting.options
     setting.trainer.train(

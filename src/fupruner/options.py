@@ -25,15 +25,13 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str = Field("cpu", description="Device the network is made for.")
-    max_drop: float = Field(1.0, ge=0, le=100, description="Points of accuracy that may be lost.")
-    speedup: float | None = Field(
-        None, gt=1, description="Asked speed-up; without it, the fastest within max-drop.", examples=[2.0]
-    )
+    max_drop: float = Field(1.0, ge=0, le=100, description="Points that accuracy may lose.")
+    speedup: float | None = Field(None, gt=1, description="Wanted; else the fastest within max-drop.", examples=[2.0])
     epochs: int = Field(5, ge=1, description="Epochs of training per attempt.")
     fusion: FusionLevel = Field("auto", description="How far operators are rewritten into filters.")
-    importance: ImportanceName = Field("fisher", description="How the loss of closing a gate is predicted.")
+    importance: ImportanceName = Field("fisher", description="Predicts what closing a gate loses.")
     batch_size: int = Field(128, ge=1, description="Images per training step.")
-    learning_rate: float = Field(0.03, gt=0, description="Peak learning rate of the cosine schedule.")
+    learning_rate: float = Field(0.03, gt=0, description="Peak of the cosine schedule.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
     augment: Literal["auto", "none", "light", "standard", "strong", "shift"] = Field(
         "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
@@ -54,18 +52,25 @@ class Options(BaseModel):
         0.15, gt=0, le=1, description="Share of the steps in which gates open and close; recovery has the rest."
     )
     decisions: int = Field(5, ge=1, description="How often gates are decided in that time.")
-    threads: int = Field(1, ge=1, description="Threads of the runtime when latency is measured.")
+    threads: int = Field(1, ge=1, description="Of the runtime when it is timed.")
     precision: Literal["bf16-mixed", "32-true"] = Field("bf16-mixed", description="Arithmetic of training.")
-    checkpoint_every: float = Field(60.0, ge=0, description="Seconds between checkpoints within an epoch.")
-    seed: int = Field(0, ge=0, description="Seed of shuffling, augmentation and initialisation.")
+    checkpoint_every: float = Field(60.0, ge=0, description="Seconds between checkpoints in an epoch.")
+    tensorboard: bool = Field(False, description="Write TensorBoard figures into the run folder.")
+    seed: int = Field(0, ge=0, description="Of shuffling and augmentation.")
 
 
-def allowed(name: str) -> str:
-    """What values an option takes, in words; empty where everything of its type is fine."""
+def allowed(name: str, *, brief: bool = False) -> str:
+    """What values an option takes, in words; empty where everything of its type is fine.
+
+    Args:
+        name: of the option.
+        brief: for a help page, where room is scarce: nothing about a lower bound of 0.
+    """
     field = Options.model_fields[name]
     if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(field.annotation)))
-    return " and ".join(_bound(bound) for bound in field.metadata if isinstance(bound, Ge | Gt | Le | Lt))
+        return ("" if brief else "one of ") + ", ".join(map(str, get_args(field.annotation)))
+    bounds = [bound for bound in field.metadata if isinstance(bound, Ge | Gt | Le | Lt)]
+    return " and ".join(_bound(bound) for bound in bounds if not (brief and bound == Ge(0)))
 
 
 def must_be(name: str) -> str:

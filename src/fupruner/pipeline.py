@@ -39,6 +39,7 @@ from fupruner.runs.recorded import RecordedTarget, RecordedTask
 from fupruner.runs.resumable import Trainer
 from fupruner.runs.run_folder import RunFolder
 from fupruner.runs.safety import kept_safe
+from fupruner.runs.scalars import require_tensorboard
 from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
@@ -155,6 +156,8 @@ def optimize(
     """
     given = {"target": target, "max_drop": max_drop, "speedup": speedup, "epochs": epochs, **more}
     options = parse_options(given, "optimize()")
+    if options.tensorboard:
+        require_tensorboard()
     world = join()
     trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
     device, run = get_target(options.target), RunFolder(Path(out), world)

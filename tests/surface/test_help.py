@@ -15,7 +15,7 @@ FLAGS = {
     "optimize": {
         "--batch-size", "--checkpoint-every", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
         "--max-drop", "--options", "--dry-run", "--out", "--seed", "--speedup", "--target", "--threads",
-        "--train-split", "--validation-split",
+        "--tensorboard", "--train-split", "--validation-split",
         "--weights", "MODEL",
     },
     "fuse": {"--only", "--target", "--without", "--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
@@ -29,7 +29,7 @@ FLAGS = {
     "resume": {"--help", "--json", "RUN"},
 }  # fmt: skip
 COMMANDS = typer.main.get_command(app)
-SCREEN = (100, 50)
+SCREEN = (100, 42)
 """Columns and lines of a screen that every help page fits on."""
 
 

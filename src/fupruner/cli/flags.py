@@ -25,7 +25,8 @@ def option(name: str, panel: str | None = None) -> OptionInfo:
         name: of the option, as in ``Options``.
         panel: heading under which the help page lists it.
     """
-    facts = [allowed(name), "" if default(name) is None else f"default {default(name)}"]
+    shown = "" if default(name) is None or default(name) is False else f"default {default(name)}"
+    facts = [allowed(name, brief=True), shown]
     more = "; ".join(fact for fact in facts if fact)
     help_text = f"{Options.model_fields[name].description}{f' ({more})' if more else ''}"
     info: OptionInfo = typer.Option(

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from fupruner.runs.origin import Source
     from fupruner.training.task import Task
 
-MODEL_HELP = "Network: file.onnx, file.pt2, package.module:callable, torchvision:NAME, timm:NAME, fupruner:NAME."
-DATA_HELP = "Images: digits, a folder of class folders, a folder or file of parquet, hf:NAME."
+MODEL_HELP = "module:callable, .onnx or .pt2 file, or torchvision:, timm:, fupruner:NAME."
+DATA_HELP = "Folder of class folders, parquet, hf:NAME, or digits."
 
 
 def optimize(
@@ -40,7 +40,9 @@ def optimize(
     data: Annotated[str, typer.Option("--data", help=DATA_HELP)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty.")],
     weights: Weights = None,
-    options_file: Annotated[Path | None, typer.Option("--options", help="Options file, see 'fupruner init'.")] = None,
+    options_file: Annotated[
+        Path | None, typer.Option("--options", help="Options file, see 'fupruner init'; flags override it.")
+    ] = None,
     target: Annotated[str, option("target")] = default("target"),
     max_drop: Annotated[float, option("max_drop")] = default("max_drop"),
     speedup: Annotated[float | None, option("speedup")] = default("speedup"),
@@ -52,6 +54,7 @@ def optimize(
     seed: Annotated[int, option("seed")] = default("seed"),
     threads: Annotated[int, option("threads")] = default("threads"),
     checkpoint_every: Annotated[float, option("checkpoint_every")] = default("checkpoint_every"),
+    tensorboard: Annotated[bool, option("tensorboard")] = default("tensorboard"),
     train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
     validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
     dry_run: Annotated[
@@ -59,10 +62,7 @@ def optimize(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible.
-
-    Flags override the options file, and that the defaults.
-    """
+    """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible."""
     options = combined(context, options_file)
     if is_main():
         new_folder(out)

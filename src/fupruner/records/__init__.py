@@ -8,10 +8,11 @@ from fupruner.records.latency import Comparison, Grade, LayerTime, Measurement
 from fupruner.records.metric import Metric
 from fupruner.records.outcome import Fact, Figures, Judgement, Requirement, Shipped, Summary
 from fupruner.records.plans import GroupRecord, Move, MoveKind, Plan, Preview
-from fupruner.records.training import EpochRecord, History
+from fupruner.records.training import DecisionRecord, EpochRecord, History
 
 __all__ = [
     "Comparison",
+    "DecisionRecord",
     "EpochRecord",
     "Fact",
     "Figures",

@@ -16,6 +16,7 @@ class EpochRecord(Record):
         predicted_speedup: of the gates as they are now.
         closed: gates closed at the end of the epoch.
         reopened: gates that came back during the epoch.
+        measured_speedup: of a network cut at these gates, as last timed beside the original; None before the first time.
     """
 
     epoch: int
@@ -28,6 +29,25 @@ class EpochRecord(Record):
     learning_rate: float
     seconds: float
     images_per_second: float
+    measured_speedup: float | None = None
+
+
+class DecisionRecord(Record):
+    """One time at which it was decided anew, during training, which gates are closed.
+
+    Attributes:
+        step: the training step before which it was taken.
+        asked_speedup: what the schedule asked for.
+        predicted_speedup: what the plan predicts.
+        closed: gates closed by it.
+        reopened: gates that were closed before and are open now.
+    """
+
+    step: int
+    asked_speedup: float
+    predicted_speedup: float
+    closed: int
+    reopened: int
 
 
 class History(Record):
@@ -36,3 +56,4 @@ class History(Record):
     attempt: int
     asked_speedup: float
     epochs: tuple[EpochRecord, ...]
+    decisions: tuple[DecisionRecord, ...] = ()

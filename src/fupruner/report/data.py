@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fupruner.errors import InputError
 from fupruner.records import (
+    DecisionRecord,
     Figures,
     FusionLog,
     GraphRecord,
@@ -73,16 +74,6 @@ class ShippedFile(Record):
     size: int
 
 
-class Decision(Record):
-    """One time at which it was decided anew, during training, which gates are closed."""
-
-    step: int
-    asked_speedup: float
-    predicted_speedup: float
-    closed: int
-    reopened: int
-
-
 class RunReport(Record):
     """Everything a run folder says about the run; parts that an interrupted or older run lacks are empty."""
 
@@ -98,7 +89,7 @@ class RunReport(Record):
     layer_times: LayerTimes = LayerTimes()
     events: tuple[Event, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
     shipped: Shipped | None = None
     graphs: Graphs = Graphs()
     graph_after: GraphRecord | None = None
@@ -142,7 +133,7 @@ FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "history": ("history.json", TypeAdapter(tuple[History, ...]).validate_json),
     "layer_times": ("layer_times.json", TypeAdapter(LayerTimes).validate_json),
     "events": ("events.jsonl", lambda text: TypeAdapter(tuple[Event, ...]).validate_python(_events(text))),
-    "decisions": ("decisions.json", TypeAdapter(tuple[Decision, ...]).validate_json),
+    "decisions": ("decisions.json", TypeAdapter(tuple[DecisionRecord, ...]).validate_json),
     "shipped": ("shipped.json", TypeAdapter(Shipped).validate_json),
     "graphs": ("graphs.json", TypeAdapter(Graphs).validate_json),
     "graph_after": ("graph_after.json", TypeAdapter(GraphRecord).validate_json),

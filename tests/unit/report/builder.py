@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from fupruner.options import Options, write_options
 from fupruner.records import (
+    DecisionRecord,
     EpochRecord,
     Fact,
     Figures,
@@ -26,7 +27,7 @@ from fupruner.records import (
     Shipped,
     Summary,
 )
-from fupruner.report.data import Attempt, Decision, Graphs, LayerTimes
+from fupruner.report.data import Attempt, Graphs, LayerTimes
 
 NASTY = "stem.<script>alert(1)</script>"
 LONG = "backbone.features.stage_with_a_long_name.3.residual_branch.conv_project"
@@ -45,7 +46,9 @@ def build_run(folder: Path, layers: int = 20, epochs: int = 6, satisfied: bool =
     _write(folder / "plan.json", plan(names))
     _write(folder / "fusion.json", fusion(names))
     _write(folder / "fusion_after.json", fusion(names[:1]))
-    decisions = [Decision(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9, reopened=i) for i in range(3)]
+    decisions = [
+        DecisionRecord(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9, reopened=i) for i in range(3)
+    ]
     _write_all(folder / "decisions.json", decisions)
     _write(folder / "graphs.json", Graphs(before=graph(names, norms=True), fused=graph(names)))
     _write(folder / "graph_after.json", graph(names[: layers // 2]))
@@ -181,5 +184,5 @@ def _write(path: Path, record: BaseModel) -> None:
     path.write_text(record.model_dump_json())
 
 
-def _write_all(path: Path, records: list[History] | list[Attempt] | list[Decision]) -> None:
+def _write_all(path: Path, records: list[History] | list[Attempt] | list[DecisionRecord]) -> None:
     path.write_bytes(TypeAdapter(list[BaseModel]).dump_json([*records], serialize_as_any=True))
