@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fupruner.graph import edit
 from fupruner.graph.channelwise import ReservedNorm
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 
@@ -20,9 +20,8 @@ TRANSPOSE_OF_RANK: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2
 
 def with_tensors(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
     """A copy of a layer with other weights of the same layout; channel counts follow from the weights."""
-    changed = copy.copy(layer)
+    changed: Any = edit.shallow(layer)
     changed._parameters = {"weight": nn.Parameter(weight), "bias": None if bias is None else nn.Parameter(bias)}
-    changed._buffers, changed._modules = dict(layer._buffers), dict(layer._modules)
     if isinstance(layer, CONVS):
         changed.out_channels, changed.in_channels = weight.shape[0], weight.shape[1] * layer.groups
     elif isinstance(layer, TRANSPOSED):
@@ -114,11 +113,11 @@ def centre_of(conv: Any) -> Any:
 
 
 def norm_affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) that a batch norm applies in eval mode."""
+    """Scale and shift (C,) that a batch norm applies in eval mode, in float64."""
     if isinstance(norm, ReservedNorm):
-        scale, shift = norm.affine()
+        scale, shift = norm.affine(torch.float64)
         return scale.detach(), shift.detach()
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from fupruner.errors import InputError, NotEquivalentError
-from fupruner.fusion.region import EmptyError, Region
+from fupruner.fusion.region import EmptyError, Region, between
 from fupruner.fusion.rule import Context, Match, Refuse, Rule
 from fupruner.graph import check, cost, edit, shapes
-from fupruner.graph.double import FastDepthwise
 from fupruner.graph.layer_shape import LayerShape
+from fupruner.graph.precision import DoubleWhereNeeded, round_to, run_double
 from fupruner.graph.same import same_computation
 from fupruner.progress import Advance, part
 from fupruner.records import Fired, FusionLog, Refusal
@@ -33,8 +33,13 @@ class _State:
     """What one run of the engine has learnt so far."""
 
     fired: list[Fired] = field(default_factory=list)
-    refused: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    refused: dict[str, dict[str, Refusal]] = field(default_factory=dict)
     undone: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Everything that was undone, and what rules said when they last ran."""
+        told = {(rule, node): each for rule, by_node in self.refused.items() for node, each in by_node.items()}
+        return tuple({**self.undone, **told}.values())
 
 
 class Prices:
@@ -65,6 +70,7 @@ def run(
     *,
     level: str,
     cost_model: CostModel | None = None,
+    calibration: Sequence[check.Inputs] = (),
 ) -> tuple[fx.GraphModule, FusionLog]:
     """Fuse a copy of a graph.
 
@@ -76,6 +82,7 @@ def run(
         rules: tried in this order, again and again, until none fires.
         level: recorded in the log.
         cost_model: when given, an aggressive rewrite stays only if the model says that it does not cost time.
+        calibration: inputs of the user's own on which the result is compared too.
 
     Returns:
         The fused graph in the dtype of the original, and the log.
@@ -86,64 +93,82 @@ def run(
     start = time.perf_counter()
     shapes.propagate(graph_module, example_inputs)
     before = cost.figures(graph_module)
-    dtype = _floating_dtype(graph_module, example_inputs)
     state = _State()
-    reference = edit.clone(graph_module, torch.float64).eval()
+    idle = any(module.training for module in graph_module.modules())
+    given = edit.clone(graph_module).eval() if idle else graph_module
     with part("fuse, rewrites") as advance:
         prices = Prices(cost_model) if cost_model else None
-        work = _Fixpoint(rules, prices, state, advance).run(edit.twin(reference))
+        work = _Fixpoint(rules, prices, state, given, advance).run(edit.twin(given))
     probes: list[check.Inputs] = []
     max_error = 0.0
-    if not same_computation(reference, work):  # else nothing but idle operators has gone: there is nothing to run
-        with FastDepthwise():
-            probes, max_error = _check(reference, work, example_inputs)
-    fused = work.to(dtype)  # from here on the reference, which shares modules with it, is of no more use
+    if not same_computation(given, work):  # else nothing but idle operators has gone: there is nothing to run
+        probes, max_error = _check(given, work, example_inputs, calibration)
+    fused = round_to(work, given, _floating_dtype(graph_module, example_inputs))
     fused.meta = dict(graph_module.meta)
-    rounded = _rounding(graph_module, fused, probes[0]) if probes else 0.0
     log = FusionLog(
-        level=level, fired=tuple(state.fired), refused=tuple(state.refused.values()), before=before, after=cost.figures(fused),
-        max_error=max_error, max_error_float32=rounded, checked_inputs=tuple("x".join(map(str, x[0].shape)) for x in probes),
-        seconds=time.perf_counter() - start,
+        level=level, fired=tuple(state.fired), refused=state.refusals(), before=before, after=cost.figures(fused),
+        max_error=max_error, max_error_float32=_rounding(given, fused, probes), seconds=time.perf_counter() - start,
+        checked_inputs=tuple("x".join(map(str, x[0].shape)) for x in probes),
     )  # fmt: skip
     return fused, log
 
 
 def _check(
-    reference: fx.GraphModule, work: fx.GraphModule, example_inputs: tuple[Tensor, ...]
+    given: fx.GraphModule,
+    work: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    calibration: Sequence[check.Inputs] = (),
 ) -> tuple[list[check.Inputs], float]:
     """Inputs on which the whole network was compared in float64, and the largest error.
 
     Raises:
         NotEquivalentError: that error is too large.
     """
-    outputs: list[Any] = []
-    probes = check.probe_inputs(example_inputs, lambda x: check.accepts(reference, _double(x), outputs))
-    if not outputs:
-        outputs.append(_run_double(reference, probes[0]))
-    return probes, max(
-        _error(reference, work, _double(x), expected) for x, expected in zip(probes, outputs, strict=True)
-    )
+    probes, expected = _accepted(given, example_inputs)
+    if calibration:
+        probes, expected = [*probes, *calibration], [*expected, *_outputs(given, calibration)]
+    actual = run_double(work, probes)
+    return probes, max(_error(given, *each) for each in zip(probes, expected, actual, strict=True))
 
 
-@torch.no_grad()
-def _run_double(reference: fx.GraphModule, probe: check.Inputs) -> Any:
-    """Output in float64.
+def _accepted(given: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> tuple[list[check.Inputs], list[Any]]:
+    """Random inputs that the network takes, and what it gives for them."""
+    for candidates in check.probe_candidates(example_inputs):
+        pairs = list(zip(candidates, run_double(given, candidates), strict=True))
+        taken = [(x, y) for x, y in pairs if not isinstance(y, Exception) and check.is_finite(y)]
+        if taken:
+            return [x for x, _ in taken], [y for _, y in taken]
+    probe = check.last_resort(example_inputs)
+    return [probe], _outputs(given, [probe])
+
+
+def _outputs(given: fx.GraphModule, inputs: Sequence[check.Inputs]) -> list[Any]:
+    """Outputs in float64 for inputs that the network has to take.
 
     Raises:
-        InputError: the network insists on another precision.
+        InputError: it insists on another precision, or gives no numbers.
     """
-    try:
-        return reference(*_double(probe))
-    except RuntimeError as failure:
-        reason = str(failure).splitlines()[0]
-        raise InputError(
-            f"The network does not run in float64, in which rewrites are proved: {reason}",
-            hint="An operator in it creates tensors of a fixed precision. Fuse the part of the network without it.",
-        ) from None
+    outputs = run_double(given, inputs)
+    for x, output in zip(inputs, outputs, strict=True):
+        shape = "x".join(map(str, x[0].shape))
+        if isinstance(output, Exception):
+            raise InputError(
+                f"The network does not run in float64, in which rewrites are proved, on an input {shape}: {_first_line(output)}",
+                hint="An operator in it creates tensors of a fixed precision. Fuse the part of the network without it.",
+            )
+        if check.has_nan(output):
+            raise InputError(
+                f"The network gives NaN for an input {shape}: nothing can be proved about it.",
+                hint="Look for a negative variance, a division by zero or an overflow in its weights.",
+            )
+    return outputs
 
 
-@torch.no_grad()
-def _error(reference: fx.GraphModule, work: fx.GraphModule, probe: check.Inputs, expected: Any) -> float:
+def _first_line(failure: Exception) -> str:
+    return (str(failure).splitlines() or [type(failure).__name__])[0]
+
+
+def _error(given: fx.GraphModule, probe: check.Inputs, expected: Any, actual: Any) -> float:
     """Error on one input.
 
     A network that amplifies rounding itself (random weights often do) cannot be held to the tolerance: there the error has to stay
@@ -152,24 +177,48 @@ def _error(reference: fx.GraphModule, work: fx.GraphModule, probe: check.Inputs,
     Raises:
         NotEquivalentError: the error is too large.
     """
-    error = check.relative_error(expected, work(*probe))
-    if error <= check.FLOAT64_TOLERANCE or error <= _NOISE * check.rounding_noise(reference, probe, expected):
+    if isinstance(actual, Exception):
+        raise NotEquivalentError(f"Fusion changed the network: it does not run any more ({_first_line(actual)}).")
+    error = check.relative_error(expected, actual)
+    if error <= check.FLOAT64_TOLERANCE:
+        return error
+    if error <= _NOISE * check.rounding_noise(edit.clone(given, torch.float64), _double(probe), expected):
         return error
     raise NotEquivalentError(f"Fusion changed the network: outputs differ by {error:.3g} (relative, float64).")
 
 
-def _rounding(graph_module: fx.GraphModule, fused: fx.GraphModule, probe: check.Inputs) -> float:
-    """Error of the fused weights as they were rounded to the network's own precision."""
-    original = graph_module if not graph_module.training else edit.clone(graph_module).eval()
-    with torch.no_grad():
-        return check.relative_error(original(*probe), fused.eval()(*probe))
+@torch.no_grad()
+def _rounding(given: fx.GraphModule, fused: fx.GraphModule, probes: list[check.Inputs]) -> float:
+    """Error of the fused weights as they were rounded to the network's own precision.
+
+    Raises:
+        NotEquivalentError: in float32 it is more than rounding explains.
+    """
+    if not probes:
+        return 0.0
+    expected = given(*probes[0])
+    error = check.relative_error(expected, fused.eval()(*probes[0]))
+    single = all(t.dtype == torch.float32 for t in fused.parameters() if t.is_floating_point())
+    if not single or error <= check.FLOAT32_TOLERANCE:
+        return error
+    if error <= _NOISE * check.rounding_noise(given, probes[0], expected):
+        return error
+    raise NotEquivalentError(
+        f"Rounding the fused weights changed the network: outputs differ by {error:.3g} (float32)."
+    )
 
 
 class _Fixpoint:
     """One run of the rules over one graph."""
 
-    def __init__(self, rules: Sequence[Rule], prices: Prices | None, state: _State, advance: Advance) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], prices: Prices | None, state: _State, given: fx.GraphModule, advance: Advance
+    ) -> None:
         self.rules, self.prices, self.state, self.advance = rules, prices, state, advance
+        self.doubles = DoubleWhereNeeded(given)
+        self.version = 0
+        self.seen: dict[str, int] = {}
+        """The version of the graph that a rule has left behind, with nothing to do."""
 
     def run(self, graph_module: fx.GraphModule) -> fx.GraphModule:
         """Apply rules until a whole round changes nothing.
@@ -179,9 +228,6 @@ class _Fixpoint:
         basic = [rule for rule in self.rules if rule.level == "basic"]
         others = [rule for rule in self.rules if rule.level != "basic"]
         for _ in range(MAX_ROUNDS):
-            self.state.refused = dict(
-                self.state.undone
-            )  # of the other refusals only those of the last round still stand
             changed = [self._exhaust(rule, graph_module) for rule in basic]
             if any(changed) or any(self._exhaust(rule, graph_module) for rule in others):
                 continue
@@ -191,33 +237,48 @@ class _Fixpoint:
 
     def _exhaust(self, rule: Rule, graph_module: fx.GraphModule) -> bool:
         """Apply one rule to every node; a pass that had to be undone is repeated without the place that failed."""
+        if self.seen.get(rule.name) == self.version:
+            return False  # nothing has changed since it found nothing
         before = len(self.state.fired)
         while not self._pass(rule, graph_module):
             pass
-        return len(self.state.fired) > before
+        fired = len(self.state.fired) > before
+        self.version += fired
+        if not fired:
+            self.seen[rule.name] = self.version
+        return fired
 
     def _pass(self, rule: Rule, graph_module: fx.GraphModule) -> bool:
         """Apply one rule wherever it matches now; False when a rewrite was undone and the graph is an older one."""
         context, snapshot = Context(graph_module), None
         priced = self.prices is not None and rule.level == "aggressive"
+        refused = self.state.refused[rule.name] = {}  # of its refusals only those of its last pass still stand
         for node in list(graph_module.graph.nodes):
             if edit.is_erased(node) or (rule.name, node.name) in self.state.undone:
                 continue
             found = rule.find(context, node)
-            if isinstance(found, Refuse):
-                key = (rule.name, found.node.name)
-                self.state.refused[key] = Refusal(rule=key[0], node=key[1], reason=found.reason)
-            elif found is not None:
+            if isinstance(found, Match):
                 if snapshot is None or priced:
                     snapshot = (edit.Snapshot(graph_module), len(self.state.fired))
+                if self._made_double(graph_module, found):
+                    found = rule.find(context, node)  # what it took from the weights is to be in float64 too
+            if isinstance(found, Refuse):
+                refused[found.node.name] = Refusal(rule=rule.name, node=found.node.name, reason=found.reason)
+            elif found is not None and snapshot is not None:
                 reason = self._apply(rule, context, found)
                 if reason:
                     snapshot[0].restore(graph_module)
                     del self.state.fired[snapshot[1] :]
                     key = (rule.name, found.node.name)
-                    self.state.undone[key] = self.state.refused[key] = Refusal(rule=key[0], node=key[1], reason=reason)
+                    self.state.undone[key] = Refusal(rule=key[0], node=key[1], reason=reason)
                     return False
         return True
+
+    def _made_double(self, graph_module: fx.GraphModule, match: Match) -> bool:
+        try:
+            return self.doubles.convert(graph_module, between(match.output, match.inputs))
+        except ValueError:  # the region's inputs are incomplete: it is not going to be rewritten
+            return False
 
     def _apply(self, rule: Rule, context: Context, match: Match) -> str:
         """Rewrite one place; the reason why it must be undone, or nothing."""
@@ -227,6 +288,8 @@ class _Fixpoint:
             region = Region(graph_module, match)
         except ValueError as failure:
             return f"cannot be checked: {failure}"
+        if check.has_nan(region.expected):
+            return "cannot be checked: it gives NaN"
         output = rule.rewrite(context, match)
         try:
             error = check.relative_error(region.expected, region.actual(output))

@@ -104,7 +104,7 @@ def _evaluate(graph_module: fx.GraphModule, nodes: list[fx.Node], values: dict[f
         if node.op == "get_attr":
             known[node] = edit.get_attribute(graph_module, str(node.target))
         elif node.op == "call_module":
-            known[node] = graph_module.get_submodule(str(node.target))(*load(node.args), **load(node.kwargs))
+            known[node] = edit.layer_at(graph_module, str(node.target))(*load(node.args), **load(node.kwargs))
         else:
             known[node] = node.target(*load(node.args), **load(node.kwargs))  # type: ignore[operator]
     result = known[output]

@@ -63,12 +63,12 @@ class ReservedNorm(nn.Module):
             x, torch.zeros_like(shift), torch.ones_like(scale), scale, shift, False, norm.momentum or 0.0, 0.0
         )
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift (C,) in evaluation: one and zero for reserved channels."""
+    def affine(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,) in evaluation: one and zero for reserved channels; computed in ``dtype`` if it is given."""
         norm = self.norm
         assert norm.running_mean is not None  # noqa: S101 - made with statistics
         assert norm.running_var is not None  # noqa: S101
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        scale = norm.weight * torch.rsqrt(norm.running_var.to(dtype or norm.running_var.dtype) + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         return torch.where(self.reserved, torch.ones_like(scale), scale), torch.where(
             self.reserved, torch.zeros_like(shift), shift

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,25 +54,30 @@ def probe_inputs(example_inputs: Inputs, runs: Callable[[Inputs], bool], *, smal
     Returns:
         Random inputs with the statistics of the example, never empty: the example's own shape is the last resort.
     """
+    for candidates in probe_candidates(example_inputs, small=small):
+        found = [candidate for candidate in candidates if runs(candidate)]
+        if found:
+            return found
+    return [last_resort(example_inputs)]
+
+
+def probe_candidates(example_inputs: Inputs, *, small: int = 32) -> Iterator[list[Inputs]]:
+    """Random inputs of an even and an odd size and of two batch sizes, small images first.
+
+    Some networks refuse images that are too small for their last layers: the next list is then to be tried.
+    """
     sides = [d for x in example_inputs if x.dim() == 4 for d in x.shape[2:]]
     largest = max(sides, default=0)
-    found: list[Inputs] = []
-    for side in (
-        small,
-        2 * small,
-        4 * small,
-        largest,
-    ):  # some networks refuse images that are too small for their last layers
-        if found or (side >= largest and side != largest):
-            continue
-        for batch, odd in ((1, 0), (2, 1)):  # one of them is not the example's
-            delta = side - largest + odd
-            candidate = tuple(random_like(x, batch=batch, delta=delta, seed=batch) for x in example_inputs)
-            if runs(candidate):
-                found.append(candidate)
-    if not found:
-        found.append(tuple(random_like(x, batch=x.shape[0] if x.dim() else 0, delta=0, seed=1) for x in example_inputs))
-    return found
+    for side in (*(s for s in (small, 2 * small, 4 * small) if s < largest), largest):
+        yield [
+            tuple(random_like(x, batch=batch, delta=side - largest + odd, seed=batch) for x in example_inputs)
+            for batch, odd in ((1, 0), (2, 1))  # one of the batch sizes is not the example's
+        ]
+
+
+def last_resort(example_inputs: Inputs) -> Inputs:
+    """A random input of the example's own shape."""
+    return tuple(random_like(x, batch=x.shape[0] if x.dim() else 0, delta=0, seed=1) for x in example_inputs)
 
 
 def random_like(example: Tensor, *, batch: int, delta: int = 0, seed: int = 0) -> Tensor:
@@ -88,16 +93,22 @@ def random_like(example: Tensor, *, batch: int, delta: int = 0, seed: int = 0) -
 
 
 @torch.no_grad()
-def accepts(module: nn.Module, inputs: Inputs, outputs: list[Any] | None = None) -> bool:
-    """Whether a network runs on an input and gives finite numbers; what it gives is appended to ``outputs``."""
+def accepts(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether a network runs on an input and gives finite numbers."""
     try:
-        given = module(*inputs)
+        return is_finite(module(*inputs))
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return False
-    finite = all(bool(torch.isfinite(t).all()) for t in pytree.tree_leaves(given) if isinstance(t, Tensor))
-    if finite and outputs is not None:
-        outputs.append(given)
-    return finite
+
+
+def has_nan(output: Any) -> bool:
+    """Whether a tensor of an output holds NaN; infinite bounds may be meant."""
+    return any(bool(torch.isnan(t).any()) for t in pytree.tree_leaves(output) if isinstance(t, Tensor))
+
+
+def is_finite(output: Any) -> bool:
+    """Whether all tensors of an output hold finite numbers alone."""
+    return all(bool(torch.isfinite(t).all()) for t in pytree.tree_leaves(output) if isinstance(t, Tensor))
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -94,12 +94,13 @@ def set_tensor(root: nn.Module, name: str, value: Tensor) -> None:
 
 def module_of(graph_module: fx.GraphModule, node: object) -> nn.Module | None:
     """The module that a node calls, or None if it calls none."""
-    if not isinstance(node, fx.Node) or node.op != "call_module":
-        return None
-    module: Any = graph_module
-    for part in str(node.target).split(
-        "."
-    ):  # get_submodule does the same ten times slower, and this is asked most often
+    return layer_at(graph_module, str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None
+
+
+def layer_at(root: nn.Module, name: str) -> nn.Module:
+    """The module at a dotted name; what ``get_submodule`` does ten times slower, and this is asked most often."""
+    module: Any = root
+    for part in name.split("."):
         module = module._modules[part]
     return module  # type: ignore[no-any-return]
 
@@ -120,8 +121,9 @@ def shared_modules(graph_module: fx.GraphModule) -> set[str]:
     for name, sites in calls(graph_module).items():
         if len(sites) > 1:
             shared.add(name)
-        for tensor in graph_module.get_submodule(name).parameters(recurse=False):
-            owners[id(tensor)].add(name)
+        for tensor in layer_at(graph_module, name)._parameters.values():
+            if tensor is not None:
+                owners[id(tensor)].add(name)
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             owners[id(get_attribute(graph_module, str(node.target)))].add("")
@@ -187,7 +189,33 @@ def twin(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A second graph over the same modules: it can be rewritten as long as modules are never changed in place."""
     copied = fx.GraphModule(graph_module, Snapshot(graph_module).graph)
     copied.meta = dict(graph_module.meta)
+    for name, module in list(copied.named_modules()):
+        if name and module._modules and type(module) is not nn.Module and not _has_parts(module):
+            set_module(copied, name, shallow(module))  # layers that only hang below it are replaced in one graph alone
     return copied.train(graph_module.training)
+
+
+def shallow(module: nn.Module) -> nn.Module:
+    """A second module with the same tensors and children; replacing any of them leaves the first one alone."""
+    copied: nn.Module = module.__class__.__new__(module.__class__)
+    copied.__dict__.update({k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()})
+    return copied
+
+
+def mapped(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of a layer, and of its parts if it has any, with other tensors."""
+    copied = shallow(layer)
+    copied._parameters = {n: None if t is None else change(t) for n, t in layer._parameters.items()}  # type: ignore[misc]
+    copied._buffers = {n: None if t is None else change(t) for n, t in layer._buffers.items()}
+    if _has_parts(layer):
+        copied._modules = {n: None if m is None else mapped(m, change) for n, m in layer._modules.items()}
+    return copied
+
+
+def tensors_of(layer: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of a layer and its parts; not of the layers that merely hang below it."""
+    parts = _has_parts(layer)
+    return [*layer.parameters(recurse=parts), *layer.buffers(recurse=parts)]
 
 
 def clean(graph_module: fx.GraphModule) -> None:
@@ -246,7 +274,7 @@ class Snapshot:
         mapping: dict[fx.Node, fx.Node] = {}
         for node in graph_module.graph.nodes:
             mapping[node] = self.graph.node_copy(node, lambda n: mapping[n])
-        self.modules = {name: graph_module.get_submodule(name) for name in calls(graph_module)}
+        self.modules = {name: layer_at(graph_module, name) for name in calls(graph_module)}
 
     def restore(self, graph_module: fx.GraphModule) -> None:
         """Put the graph and its modules back; the snapshot is used up."""

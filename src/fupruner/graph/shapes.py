@@ -89,7 +89,7 @@ def _run(graph_module: fx.GraphModule, node: fx.Node, load: Any) -> Any:
         return node.target(*load(node.args), **load(node.kwargs))  # type: ignore[operator]
     if node.op != "call_module":
         raise NotImplementedError(node.op)
-    module = graph_module.get_submodule(str(node.target))
+    module = edit.layer_at(graph_module, str(node.target))
     args = load(node.args)
     shape = known_shape(module, tuple(args[0].shape))
     if shape is not None:

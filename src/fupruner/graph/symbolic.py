@@ -24,6 +24,7 @@ from fupruner.graph import check, edit, lowering
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
 from fupruner.graph.proxies import Tracer, UnsupportedError, function_of
+from fupruner.graph.recall import Recall
 from fupruner.progress import counted
 
 _TOLERANCE = 1e-4
@@ -83,8 +84,9 @@ def _agrees(model: nn.Module, graph_module: fx.GraphModule, inputs: tuple[Tensor
     """
     for probe in _probes(inputs):
         try:
-            expected = model(*probe)
-            actual = graph_module(*probe)
+            with Recall():
+                expected = model(*probe)
+                actual = graph_module(*probe)
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
             continue
         if check.relative_error(expected, actual) <= _TOLERANCE:

@@ -202,6 +202,6 @@ def test_memory_that_runs_out_is_told_in_words(monkeypatch: pytest.MonkeyPatch, 
     def runs_out(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("fupruner.graph.edit.clone", runs_out)
+    monkeypatch.setattr("fupruner.graph.edit.twin", runs_out)
     with pytest.raises(InputError, match=r"Memory ran out while fusing a network with 0\.0 GiB of weights"):
         fuse_graph(trace(nn.Conv2d(4, 4, 1).double(), X), (X,), "basic")

@@ -42,12 +42,30 @@ MAX_GROWTH = 3.0
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What a shortcut does: subsample by ``stride``, then map channels with ``weight`` (out, in) and ``bias`` (out)."""
+    """What a shortcut does: subsample by ``stride``, then map channels with ``weight`` (out, in) and ``bias`` (out).
+
+    A map that only scales channels is kept as its factors ``diagonal`` (C,).
+    """
 
     source: fx.Node
     stride: tuple[int, ...]
-    weight: Tensor
     bias: Tensor
+    mixing: Tensor | None = None
+    diagonal: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) how channels are mapped."""
+        if self.mixing is not None:
+            return self.mixing
+        assert self.diagonal is not None  # noqa: S101 - one of the two is there
+        return torch.diag(self.diagonal)
+
+    @property
+    def used(self) -> Tensor:
+        """Indices of the channels that it reads."""
+        read = self.diagonal != 0 if self.diagonal is not None else (self.weight != 0).any(0)
+        return torch.nonzero(read).flatten()
 
 
 class ShortcutIntoFilters(Rule):
@@ -72,7 +90,7 @@ class ShortcutIntoFilters(Rule):
                 shortcut = find_shortcut(context, other, chain.source)
                 if shortcut is None:
                     continue
-                used = torch.nonzero(shortcut.weight.abs().sum(0) > 0).flatten()
+                used = shortcut.used
                 reason = self._objection(context, node, chain, shortcut, used)
                 if reason:
                     return Refuse(node, reason)
@@ -139,20 +157,19 @@ def find_shortcut(context: Context, end: Any, source: fx.Node) -> Shortcut | Non
     channels = shape_of(source)[1]
     stride = (1,) * (len(shape_of(source)) - 2)
     if end is source:
-        return Shortcut(
-            source, stride, torch.eye(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
-        )
+        ones = torch.ones(channels, dtype=torch.float64)
+        return Shortcut(source, stride, torch.zeros_like(ones), diagonal=ones)
     affine = affine_of(context, end)
     if affine is not None and affine.source is source and affine.axis in (None, 1) and only_user(end) is not None:
         scale, shift = affine.scale.expand(channels), affine.shift.expand(channels)
-        return Shortcut(source, stride, torch.diag(scale), shift)
+        return Shortcut(source, stride, shift, diagonal=scale)
     entry, scale = _masked(context, end, source, channels)
     conv = context.module(end)
     if isinstance(conv, CONVS):
         found = _projection(conv, source) if end.all_input_nodes[0] is entry and only_user(end) is not None else None
     else:
         found = _subsampling(end, entry, source, channels)
-    return found if found is None else replace(found, weight=found.weight * scale)
+    return found if found is None else replace(found, mixing=found.weight * scale)
 
 
 def _masked(context: Context, end: fx.Node, source: fx.Node, channels: int) -> tuple[fx.Node, Tensor]:
@@ -171,7 +188,7 @@ def _masked(context: Context, end: fx.Node, source: fx.Node, channels: int) -> t
 def _projection(conv: Any, source: fx.Node) -> Shortcut | None:
     if not is_pointwise(conv) or conv.groups != 1 or padding_of(conv) is None:
         return None
-    return Shortcut(source, tuple(conv.stride), weight_of(conv).flatten(1), bias_of(conv))
+    return Shortcut(source, tuple(conv.stride), bias_of(conv), weight_of(conv).flatten(1))
 
 
 def _subsampling(end: fx.Node, entry: fx.Node, source: fx.Node, channels: int) -> Shortcut | None:
@@ -196,7 +213,7 @@ def _subsampling(end: fx.Node, entry: fx.Node, source: fx.Node, channels: int) -
         node = node.args[0]
     weight = torch.zeros(before + channels + after, channels, dtype=torch.float64)
     weight[before : before + channels] = torch.eye(channels, dtype=torch.float64)
-    return Shortcut(source, (stride[0], stride[1]), weight, weight.new_zeros(len(weight)))
+    return Shortcut(source, (stride[0], stride[1]), weight.new_zeros(len(weight)), weight)
 
 
 def _strided_axis(node: fx.Node) -> int | None:
