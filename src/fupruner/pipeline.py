@@ -44,7 +44,7 @@ from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
 from fupruner.training.parallel import join
-from fupruner.training.task import Task, calibration_images
+from fupruner.training.task import CalibrationData, Task, calibration_images, proof_inputs
 
 
 def fuse(
@@ -55,6 +55,7 @@ def fuse(
     target: str = "cpu",
     only: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
+    data: CalibrationData | None = None,
 ) -> FuseResult:
     """Rewrite a network into an equivalent one whose non-parametric operators have become filters.
 
@@ -65,14 +66,17 @@ def fuse(
         target: whose cost model ``auto`` asks.
         only: names of rules to use; all when empty.
         without: names of rules to leave out.
+        data: a task on some of whose calibration images the result is proved, besides random inputs of several sizes.
 
     Raises:
         InputError: the level or a rule is unknown, or the model cannot be traced.
     """
     inputs = example_tuple(example_inputs)
     cost_model = get_target(target).cost_model() if level == "auto" else None
+    calibration = () if data is None else proof_inputs(data)
+    traced = trace(as_module(model), inputs)
     module, log = fuse_graph(
-        trace(as_module(model), inputs), inputs, level, only=only, without=without, cost_model=cost_model
+        traced, inputs, level, only=only, without=without, cost_model=cost_model, calibration=calibration
     )
     return FuseResult(module, log, log.max_error)
 
@@ -167,7 +171,8 @@ def optimize(
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
-    fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
+    calibration = proof_inputs(task)
+    fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)
     _require_reachable(graph, inputs, device, fusion, options.speedup)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):

@@ -9,7 +9,16 @@ import typer
 
 import fupruner
 from fupruner.bars import RichProgress
-from fupruner.cli.inputs import InputShape, Json, Network, Weights, load_network, new_file, not_the_input
+from fupruner.cli.inputs import (
+    InputShape,
+    Json,
+    Network,
+    Weights,
+    labelled_images,
+    load_network,
+    new_file,
+    not_the_input,
+)
 from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import fired_table, operator_table, refused_table
 from fupruner.errors import unknown_name
@@ -31,6 +40,10 @@ def fuse(
         list[str] | None, typer.Option("--without", metavar="RULE", help="Leave a rule out; repeatable.")
     ] = None,
     weights: Weights = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Images on which the result is proved too, named as for 'optimize'."),
+    ] = None,
     input_shape: InputShape = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .onnx or .pt2.")] = None,
     json: Json = False,
@@ -42,8 +55,10 @@ def fuse(
         new_file(out, (".onnx", ".pt2"))
         not_the_input(out, model)
     with results_only(json), RichProgress(messages()):
+        network = load_network(model, weights, input_shape)
         chosen = {"level": level, "target": target, "only": tuple(only or ()), "without": tuple(without or ())}
-        log = _run(load_network(model, weights, input_shape), chosen, out)
+        images = {} if data is None else {"data": labelled_images(network, data)}
+        log = _run(network, {**chosen, **images}, out)
     if json:
         print_json({**log.model_dump(mode="json"), "out": out})
     else:

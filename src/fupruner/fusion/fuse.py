@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, fx
 
-from fupruner.errors import InputError, unknown_name
+from fupruner.errors import InputError, NotEquivalentError, unknown_name
 from fupruner.fusion import engine
 from fupruner.fusion.rule import Rule
 from fupruner.fusion.rules import select
@@ -16,6 +17,11 @@ from fupruner.graph import shapes
 from fupruner.graph.cost import is_add
 from fupruner.records import FusionLog, Refusal
 from fupruner.targets.base import CostModel
+
+WHOLE = "the whole network"
+"""The place that a refusal names when no single node is to blame."""
+
+Run = Callable[[Sequence[Rule]], tuple[fx.GraphModule, FusionLog]]
 
 
 def fuse_graph(
@@ -27,8 +33,12 @@ def fuse_graph(
     without: Iterable[str] = (),
     cost_model: CostModel | None = None,
     keep: Mapping[str, Sequence[int]] | None = None,
+    calibration: Sequence[tuple[Tensor, ...]] = (),
 ) -> tuple[fx.GraphModule, FusionLog]:
     """Rewrite a graph into an equivalent one; the graph given is not modified.
+
+    Every rewrite is proved where it is made, and the network as a whole at the end. Should the whole differ although every rewrite
+    held, its aggressive rewrites are undone, then all of them, and the log says so.
 
     Args:
         graph_module: a canonical graph from ``graph.trace``.
@@ -39,18 +49,46 @@ def fuse_graph(
         without: names of rules to leave out.
         cost_model: of the target; needed by ``auto`` and used by it alone.
         keep: names of residual blocks' Adds whose shortcut is reserved whatever it costs, with the channels that may be carried.
+        calibration: inputs of the user's own, on which the whole is proved besides random ones.
 
     Raises:
-        InputError: an unknown level, rule or block, ``auto`` without a cost model, or too little memory.
-        NotEquivalentError: the fused network computes something else, although every single rewrite held.
+        InputError: an unknown level, rule or block, ``auto`` without a cost model, calibration inputs that the network does not
+            take, or too little memory.
     """
     if level == "auto" and cost_model is None:
         raise InputError("Fusion level auto needs a cost model.", hint="Name a target, or choose basic or aggressive.")
     rules = _with_keep(graph_module, select(level, only=only, without=without), keep or {})
+
+    def run(chosen: Sequence[Rule]) -> tuple[fx.GraphModule, FusionLog]:
+        model = cost_model if level == "auto" else None
+        settings: dict[str, Any] = {"level": level, "cost_model": model, "calibration": calibration}
+        return engine.run(graph_module, example_inputs, chosen, **settings)
+
     with _memory_told(graph_module):
         if level != "auto" or cost_model is None:
-            return engine.run(graph_module, example_inputs, rules, level=level)
-        return _cheapest(graph_module, example_inputs, rules, cost_model)
+            return _proved(run, rules)
+        shapes.propagate(graph_module, example_inputs)
+        return _cheapest(run, rules, engine.Prices(cost_model), graph_module)
+
+
+def _proved(run: Run, rules: Sequence[Rule]) -> tuple[fx.GraphModule, FusionLog]:
+    """The fused graph; with fewer rules where the whole differs although every rewrite held."""
+    undone: list[Refusal] = []
+    for chosen in _fewer_and_fewer(rules):
+        try:
+            fused, log = run(chosen)
+        except NotEquivalentError as failure:
+            reason = f"undone, although every single rewrite held: {failure}"
+            undone.append(Refusal(rule=", ".join(rule.name for rule in chosen), node=WHOLE, reason=reason))
+            continue
+        break
+    return fused, log.model_copy(update={"refused": (*undone, *log.refused)})
+
+
+def _fewer_and_fewer(rules: Sequence[Rule]) -> Iterator[Sequence[Rule]]:
+    yield rules
+    yield [rule for rule in rules if rule.level == "basic"]
+    yield []
 
 
 def adds_into_filters(log: FusionLog) -> frozenset[str]:
@@ -78,21 +116,19 @@ def _memory_told(graph_module: fx.GraphModule) -> Iterator[None]:
 
 
 def _cheapest(
-    graph_module: fx.GraphModule, example_inputs: tuple[Tensor, ...], rules: Sequence[Rule], cost_model: CostModel
+    run: Run, rules: Sequence[Rule], prices: engine.Prices, graph_module: fx.GraphModule
 ) -> tuple[fx.GraphModule, FusionLog]:
     """The fused graph, or one with fewer rules if the cost model finds it slower than the unfused one."""
-    prices = engine.Prices(cost_model)
-    shapes.propagate(graph_module, example_inputs)
     unfused = prices.of(graph_module)
     dearer: list[Refusal] = []
-    for chosen in (rules, [rule for rule in rules if rule.level == "basic"], []):
-        fused, log = engine.run(graph_module, example_inputs, chosen, level="auto", cost_model=cost_model)
+    for chosen in _fewer_and_fewer(rules):
+        fused, log = _proved(run, chosen)
         price = prices.of(fused)
         if price <= unfused or not chosen:
             break
         names = ", ".join(dict.fromkeys(fired.rule for fired in log.fired))
-        reason = f"dearer on the target: {price:.4f} ms instead of {unfused:.4f} ms with {names} ({cost_model.grade})"
-        dearer.append(Refusal(rule="auto", node="the whole network", reason=reason))
+        reason = f"dearer on the target: {price:.4f} ms instead of {unfused:.4f} ms with {names} ({prices.grade})"
+        dearer.append(Refusal(rule="auto", node=WHOLE, reason=reason))
     return fused, log.model_copy(update={"refused": (*dearer, *log.refused)})
 
 

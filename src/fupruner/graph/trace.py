@@ -97,6 +97,16 @@ def _refuse_unsupported(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if "quantized" in type(module).__module__:
             raise TraceError(f"{name} ({type(module).__name__}) is quantised; give the floating-point network.")
+        _refuse_negative_variance(name or type(module).__name__, module)
+
+
+def _refuse_negative_variance(name: str, module: nn.Module) -> None:
+    variance, eps = getattr(module, "running_var", None), getattr(module, "eps", None)
+    if isinstance(variance, Tensor) and isinstance(eps, float) and bool((variance + eps <= 0).any()):
+        raise TraceError(
+            f"{name}.running_var holds {float(variance.min()):.3g}: a variance below zero, whose norm gives NaN.",
+            hint="Load the running statistics of the trained network first.",
+        )
 
 
 def _is_usable(tensor: Tensor) -> bool:

@@ -27,7 +27,7 @@ from fupruner.runs.run_folder import RunFolder
 from fupruner.runs.safety import kept_safe
 from fupruner.targets.registry import get_target
 from fupruner.training.parallel import join
-from fupruner.training.task import Task, calibration_images
+from fupruner.training.task import Task, calibration_images, proof_inputs
 
 
 def resume(
@@ -80,7 +80,8 @@ def _go_on(
     files.event("resumed", version=__version__)
     target = get_target(options.target).adapted(graph, calibration_images(task))
     device = RecordedTarget(target, trainer.journal)
-    _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
+    calibration = proof_inputs(task)
+    _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)
     return carry_out(graph, inputs, task, device, options, files, trainer, progress, fusion, origin.model)
 
 

@@ -213,6 +213,8 @@ def evaluating(model: nn.Module) -> Iterator[Predict]:
 
 
 QUANTISATION_IMAGES = 128
+PROOF_IMAGES = 4
+"""Images of the user's own on which a rewritten network is compared in float64, beside random ones."""
 
 
 def calibration_images(task: CalibrationData) -> Callable[[], Tensor]:
@@ -222,3 +224,9 @@ def calibration_images(task: CalibrationData) -> Callable[[], Tensor]:
         return torch.cat([task.inputs(batch).detach().cpu() for batch in task.calibration_batches(QUANTISATION_IMAGES)])
 
     return images
+
+
+def proof_inputs(task: CalibrationData) -> list[tuple[Tensor, ...]]:
+    """A few training images of a task, as inputs on which a rewritten network is to be proved."""
+    images = torch.cat([task.inputs(batch).detach().cpu() for batch in task.calibration_batches(PROOF_IMAGES)])
+    return [(images[:PROOF_IMAGES],)]

@@ -254,6 +254,17 @@ def test_bad_models_are_refused_in_words_and_nothing_else(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("variance", "refused"), [(-1e-3, True), (0.0, False), (-5e-6, False)])
+def test_negative_variances_are_refused_where_their_norm_gives_nan(variance: float, refused: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    model[1].running_var[2] = variance
+    if not refused:
+        assert torch.isfinite(trace(model, X)(X)).all()
+        return
+    with pytest.raises(TraceError, match=r"1\.running_var holds -0\.001: a variance below zero, whose norm gives NaN"):
+        trace(model, X)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_quantised_model_is_refused() -> None:
     with pytest.raises(TraceError, match="is quantised"):

@@ -26,6 +26,9 @@ def ints(*values: int) -> np.ndarray:
 
 CASES = [
     ("Conv", "x w b", W, {"pads": [1, 1, 1, 1], "strides": [2, 1]}, {}),
+    ("ScatterND", "x i u", {"i": np.array([[[0, 2, 1], [0, 0, 3]]], np.int64), "u": random(1, 2, 10)}, {}, {}),
+    ("ScatterND", "x i u", {"i": np.array([[0, 1], [0, 1]], np.int64), "u": random(2, 8, 10)}, {"reduction": "add"}, {"opset": 16}),
+    ("ScatterND", "c i x", {"c": random(4, 3, 8, 10), "i": np.array([[3]], np.int64)}, {}, {"shape": (1, 3, 8, 10)}),
     ("Conv", "x w", W, {"pads": [0, 1, 2, 3]}, {}),
     ("Conv", "x w", W, {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, {}),
     ("Conv", "x w", W, {"auto_pad": "SAME_LOWER", "strides": [3, 2], "dilations": [1, 1]}, {}),
@@ -231,6 +234,15 @@ def test_where_and_expand_on_sizes(tmp_path: Path):
         "c": random(3, 1, 10),
     }
     check(tmp_path, nodes, constants)
+
+
+def test_constants_that_are_written_to(tmp_path: Path):
+    nodes = [
+        node("ConstantOfShape", "two", "zeros", value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0])),
+        node("ScatterND", "zeros i u", "mask"), node("ScatterND", "mask i u", "twice", reduction="add"), node("Add", "x twice"),
+    ]  # fmt: skip
+    constants = {"two": ints(8, 10), "i": np.array([[0], [7]], I64), "u": random(2, 10)}
+    check(tmp_path, nodes, constants, opset=16)
 
 
 def test_split_in_every_form(tmp_path: Path):

@@ -160,3 +160,9 @@ def test_file_stays_as_it_is(tmp_path: Path):
     import_onnx(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reductions_of_scattered_values_that_have_no_counterpart(tmp_path: Path):
+    nodes = [node("ScatterND", "x i u", reduction="max")]
+    said = refused(tmp_path, nodes, constants={"i": np.int64([[0]]), "u": random(1, 3, 8, 10)}, opset=18)
+    assert "ScatterND with reduction max (1x: /scatternd/ScatterND)" in said

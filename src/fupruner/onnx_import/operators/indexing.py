@@ -94,6 +94,31 @@ def _gather(x: Value, indices: Value, axis: int) -> Any:
     return picked if indices.ndim == 1 else picked.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
 
+@operator("ScatterND")
+def scatter_nd(node: Node) -> Built:
+    """A copy with other values at given positions, as assignments to slices are exported."""
+    how = node.attribute("reduction", "none")
+    if how not in ("none", "add"):
+        raise UnsupportedError(f"with reduction {how}")
+    return node.call(partial(_scatter_nd, adds=how == "add"))
+
+
+def _scatter_nd(x: Value, indices: Value, updates: Value, adds: bool) -> Any:
+    """Write ``updates`` (*K, *rest) to ``x`` at ``indices`` (*K, depth): the last axis holds positions along the first axes of x."""
+    positions = np.array(integers(indices), np.int64).reshape(indices.shape)
+    where = tuple(positions[..., axis] for axis in range(positions.shape[-1]))
+    if on_host(x, updates):
+        written = np.array(x)
+        if adds:
+            np.add.at(written, where, np.asarray(updates))
+        else:
+            written[where] = updates
+        return settle(written)
+    like = first_tensor(x, updates)
+    placed = tuple(torch.from_numpy(axis) for axis in where)
+    return tensor(x, like).index_put(placed, tensor(updates, like), accumulate=adds)
+
+
 @operator("Pad")
 def pad(node: Node) -> Built:
     """Padding with a constant, by reflection, by the edge or around; attributes before operator set 11, inputs since."""
