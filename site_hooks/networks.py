@@ -81,5 +81,6 @@ FAMILIES = (
     Family("shortcut", BASIC_BLOCK, ("shortcut-into-filters",)),
     Family("preactivation", PREACTIVATION, ("preactivation-into-filters",)),
     Family("sum_of_convs", Parallel(nn.Sequential(nn.MaxPool2d(3, 1, 1), conv(4, 6)), conv(4, 6), added=True), ("sum-of-convs",)),
+    Family("linear", nn.Sequential(conv(4, 6), nn.Flatten(), nn.Linear(6 * 8 * 8, 3)), ("linear-as-conv",)),
     Family("shortcut_back", BASIC_BLOCK, ("filters-into-shortcut",), prepared=("shortcut-into-filters",)),
 )  # fmt: skip

@@ -59,6 +59,7 @@ CASES: dict[str, nn.Module] = {
         [nn.Sequential(conv(4, 6, norm=False), nn.Sigmoid()), nn.Sequential(conv(4, 6, norm=False), nn.Tanh())], "sum"
     ),
     "pool-as-depthwise": nn.Sequential(nn.ReLU(), nn.AvgPool2d(2)),
+    "linear-as-conv": nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16, 6)),
 }
 LATER = {"filters-into-shortcut": "shortcut-into-filters"}
 """Rules whose input is what another rule leaves."""

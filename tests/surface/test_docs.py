@@ -71,7 +71,7 @@ def test_site_builds_strictly(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     rules = (tmp_path / "site" / "fusion-rules" / "index.html").read_text(encoding="utf-8")
-    assert rules.count("<svg role") == 2 * rules.count('<div class="rewrite">') == 26
+    assert rules.count("<svg role") == 2 * rules.count('<div class="rewrite">') == 28
     reference = (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     assert [name for name in fupruner.__all__ if name != "__version__" and f"fupruner.{name}" not in reference] == []
     for page in (tmp_path / "site").rglob("*.html"):

@@ -189,3 +189,44 @@ def test_1x1_moves_before_upsampling() -> None:
 def test_upsampling_before_a_strided_conv_is_refused() -> None:
     _, log = fused(nn.Sequential(nn.ReLU(), Upsample(), nn.Conv2d(4, 6, 3, 2)), X, "basic")
     assert "it has a stride, a dilation or uneven sides" in reasons(log, "upsample-into-conv")
+
+
+@pytest.mark.parametrize(
+    ("features", "x"),
+    [
+        (nn.Sequential(nn.ReLU(), nn.Flatten()), X),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), X),
+        (nn.Flatten(), X[:, :, 0]),
+    ],
+    ids=["image", "one pixel", "row"],
+)
+def test_linear_layer_becomes_a_convolution_on_request(features: nn.Module, x: Tensor) -> None:
+    model = nn.Sequential(features, nn.Linear(features(x).shape[1], 5, bias=False))
+    assert not fired(fused(model, x, "aggressive")[1])["linear-as-conv"]
+    graph, log = fused(model, x, "basic", only=["linear-as-conv"])
+    assert only_rule(log) == "linear-as-conv"
+    assert kinds(graph)["Linear"] == 0
+    assert log.after.macs == log.before.macs
+
+
+def test_linear_layer_as_a_convolution_takes_in_what_is_before_it() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(8 * 10 * 12, 3))
+    graph, log = fused(model, X, "basic", only=["linear-as-conv", "conv-after-conv"])
+    assert kinds(graph) == {"Conv2d": 1, "Flatten": 1}
+    assert log.after.macs < log.before.macs
+    pooled = nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4 * 6 * 7, 3))
+    graph, _ = fused(pooled, X, "aggressive", only=["linear-as-conv", "pool-into-filters"])
+    assert kinds(graph) == {"ReLU": 1, "Conv2d": 1, "Flatten": 1}
+
+
+def test_linear_layer_that_is_called_twice_stays() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4 * 12 * 14, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.flatten(1)) + self.linear(torch.relu(x).flatten(1))
+
+    _, log = fused(Twice(), X, "basic", only=["linear-as-conv"])
+    assert "is called more than once" in reasons(log, "linear-as-conv")

@@ -10,6 +10,7 @@ from fupruner.fusion.rules.affine import AffineAfterLayer, AffineBeforeLayer
 from fupruner.fusion.rules.clean_up import MergeClips, MergePermutes, RemoveNoOp
 from fupruner.fusion.rules.concat import ConcatStack, ConcatStackWide, SameInputStack
 from fupruner.fusion.rules.conv_chain import ConvAfterConv, ConvAfterConvWide
+from fupruner.fusion.rules.linear import LinearAsConv
 from fupruner.fusion.rules.norm_after import NormAfterLayer
 from fupruner.fusion.rules.parallel_sum import ParallelSum, ParallelSumWide
 from fupruner.fusion.rules.permutation import PermutationIntoWeights
@@ -51,6 +52,7 @@ ORDER: tuple[Rule, ...] = (
     SameInputStack(),  # from here on: only on request
     FiltersIntoShortcut(),
     PoolAsDepthwise(),
+    LinearAsConv(),
 )
 
 
