@@ -34,7 +34,9 @@ class Kept(Scalars):  # type: ignore[misc]
 
 
 def result(epoch: int) -> EpochResult:
-    return EpochResult(epoch=epoch, loss=0.5, accuracy=90.0 + epoch, learning_rate=0.1, seconds=2.0, images_per_second=812.0)
+    return EpochResult(
+        epoch=epoch, loss=0.5, accuracy=90.0 + epoch, learning_rate=0.1, seconds=2.0, images_per_second=812.0
+    )
 
 
 def log(decisions: list[Decision]) -> tuple[TrainingLog, Lines, Kept]:
