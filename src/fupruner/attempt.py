@@ -10,7 +10,6 @@ from pathlib import Path
 from torch import Tensor, fx, nn
 from torch.optim import Optimizer
 
-from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost
 from fupruner.options import Options
 from fupruner.progress import Progress
@@ -21,7 +20,7 @@ from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.hints import hints
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import Planner
-from fupruner.pruning.prepare import make_planner
+from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
@@ -37,6 +36,8 @@ from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
 from fupruner.training_log import TrainingLog
 
+LONGEST_WARMUP = 0.3
+"""Share of the steps."""
 COMPENSATION_IMAGES = 512
 """Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
 
@@ -116,8 +117,7 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
         if options.compensate:
             slimmed = compensate(network, slimmed, setting.graph, calibration_inputs(task))
         _train(setting, slimmed, learnt, log, None, budget.deadline, total, total)
-    assert pruning.plan is not None  # noqa: S101 - the deadline has passed
-    return _ship(setting, slimmed, pruning.plan.record, log.history(number, asked), tuple(pruning.decisions), number)
+    return _ship(setting, slimmed, pruning, log.history(number, asked), number)
 
 
 def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
@@ -177,36 +177,40 @@ def _train(
 ) -> None:  # fmt: skip
     options = setting.options
     setting.trainer.train(
-        module, setting.task, Schedule.over(total, options.learning_rate), start=start, stop=stop, optimizer=optimizer,
+        module, setting.task, _schedule(options, total), start=start, stop=stop, optimizer=optimizer,
         weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
         teacher=setting.graph if options.distill else None, hints=learnt if options.distill_features else None,
         hint_weight=options.distill_features, on_skip=setting.progress.advance,
     )  # fmt: skip
 
 
+def _schedule(options: Options, steps: int) -> Schedule:
+    """The rate rises while gates are still moving, so that the weights that scores are taken with stay near the original's."""
+    return Schedule.over(steps, options.learning_rate, min(options.pruning_share, LONGEST_WARMUP))
+
+
+def _fused(setting: Setting, pruning: DynamicPruning, slimmed: fx.GraphModule) -> tuple[fx.GraphModule, FusionLog]:
+    """What was cut, in the form in which it ships."""
+    inputs, cost_model = setting.example_inputs, setting.target.cost_model()
+    return fuse_as_planned(pruning.network, slimmed, inputs, setting.options.fusion, cost_model)
+
+
 def _speedup(setting: Setting, pruning: DynamicPruning, module: fx.GraphModule) -> float:
-    """Measured speed-up of a network against the baseline; what closed activations let merge is merged first."""
-    if pruning.plan is not None and any(move.kind in ("activation", "shortcut") for move in pruning.plan.record.moves):
-        module, _ = fuse_graph(
-            module, setting.example_inputs, setting.options.fusion, cost_model=setting.target.cost_model()
-        )
+    """Measured speed-up of a network against the baseline; where it ships with fewer operators, that form is timed."""
+    moves = pruning.plan.record.moves if pruning.plan is not None else ()
+    if pruning.network.shortcuts or any(move.kind == "activation" for move in moves):
+        module, _ = _fused(setting, pruning, module)
     return measured_speedup(
         setting.target, setting.baseline_file, module, setting.example_inputs, threads=setting.options.threads
     )
 
 
-def _ship(
-    setting: Setting,
-    slimmed: fx.GraphModule,
-    plan: Plan,
-    history: History,
-    decisions: tuple[Decision, ...],
-    number: int,
-) -> Outcome:
+def _ship(setting: Setting, slimmed: fx.GraphModule, pruning: DynamicPruning, history: History, number: int) -> Outcome:
     """Fuse again what pruning freed, export, measure and judge the shipped file."""
+    assert pruning.plan is not None  # noqa: S101 - the deadline has passed
     target, inputs = setting.target, setting.example_inputs
     setting.progress.stage(f"attempt {number}: fuse, export, measure", None)
-    fused, fusion = fuse_graph(slimmed, inputs, setting.options.fusion, cost_model=target.cost_model())
+    fused, fusion = _fused(setting, pruning, slimmed)
     file = setting.folder / f"attempt-{number}{target.suffix}"
     target.export(fused, inputs, file)
     comparison = target.compare([setting.baseline_file, file], inputs, threads=setting.options.threads)
@@ -216,6 +220,6 @@ def _ship(
         latency_grade=comparison.measurements[1].grade, macs=size.macs, params=size.params,
     )  # fmt: skip
     return Outcome(
-        module=fused, file=file, plan=plan, fusion=fusion, history=history, decisions=decisions, figures=figures,
-        baseline_ms=comparison.measurements[0].latency_ms, speedup=comparison.speedups[1], spread=comparison.spreads[1],
+        module=fused, file=file, plan=pruning.plan.record, fusion=fusion, history=history, decisions=tuple(pruning.decisions),
+        figures=figures, baseline_ms=comparison.measurements[0].latency_ms, speedup=comparison.speedups[1], spread=comparison.spreads[1],
     )  # fmt: skip

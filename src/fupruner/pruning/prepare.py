@@ -39,6 +39,24 @@ def make_planner(
     return network, Planner(network, pricer, target.name, target.alignment, target.precision)
 
 
+def fuse_as_planned(
+    network: GatedNetwork, slimmed: fx.GraphModule, inputs: tuple[Tensor, ...], level: str, cost_model: CostModel
+) -> tuple[fx.GraphModule, FusionLog]:
+    """Fuse what was cut from a network in the form that its plan priced.
+
+    Args:
+        network: its gates are as they were when it was cut.
+        slimmed: what was cut from it; shortcuts with gates become filters however much their blocks grow by it.
+        inputs: tensors, batch first.
+        level: of fusion.
+        cost_model: of the target, for ``auto``.
+    """
+    adds = {node.name for node in slimmed.graph.nodes if is_add(node)}
+    planned = [shortcut for shortcut, _ in network.shortcuts if shortcut.branch.add.name in adds]
+    keep = {s.branch.add.name: range(len(s.group.units)) for s in planned}
+    return fuse_graph(slimmed, inputs, level, cost_model=cost_model, keep=keep)
+
+
 def reservable(
     graph_module: fx.GraphModule,
     example_inputs: tuple[Tensor, ...],
