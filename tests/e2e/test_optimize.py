@@ -212,17 +212,18 @@ def _source_of_branching() -> str:
     return inspect.getsource(branching)
 
 
-def test_shortcuts_train_as_adds_and_ship_as_the_identity_filters_that_pruning_left(
-    weights: Path, tmp_path: Path
-) -> None:
+def test_shortcuts_train_as_adds_and_ship_as_identity_filters(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = run("optimize", MODEL, "--weights", weights, "--data", "digits", "--out", out, "--target", "ncs2", "--fusion", "aggressive",
-                 "--speedup", 2, "--epochs", 2, "--max-drop", 30, "--batch-size", 32, "--json")  # fmt: skip
+                 "--speedup", 1.5, "--epochs", 1, "--max-drop", 30, "--batch-size", 32, "--json")  # fmt: skip
     assert result.exit_code == 0, result.output
     plan, before = (json.loads((out / name).read_text()) for name in ("plan.json", "graphs.json"))
-    assert {move["kind"] for move in plan["moves"]} >= {"shortcut"}
-    assert 0 < sum(plan["carried_after"].values()) < sum(plan["carried_before"].values())
+    assert sum(plan["carried_after"].values()) > 0
+    assert "add" in json.dumps(before["before"])
     operators = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
     assert "Add" not in operators
-    assert "add" in json.dumps(before["before"])
+    shipped = torch.export.load(str(out / "model.pt2")).state_dict
+    for block, carried in plan["carried_after"].items():
+        if carried:
+            assert len(shipped[f"{block}.conv1.weight"]) == plan["widths_after"][f"{block}.conv1"] + carried
     assert "Identity filters reserved for shortcuts" in (out / "report.html").read_text()
