@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ from fupruner.runs.run_folder import RunFolder, write_bytes_atomically
 from fupruner.training.outputs import as_tuple
 from fupruner.training.task import Predict, Task, evaluating
 
+DEPENDS_ON = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime", "ONNX": "onnx", "NumPy": "numpy"}
+"""Packages whose versions are kept with a run."""
 AGREEMENT_IMAGES = 512
 """Training images on which the shipped file is compared with the module."""
 
@@ -53,6 +56,7 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
         requirement=requirement, baseline=verdict.baseline, final=verdict.final, speedup=speedup, target=target.name, epochs=epochs,
         seconds=seconds, hardware=hardware(), version=__version__,
     )  # fmt: skip
+    run.write("versions.json", versions())
     run.event("finished", satisfied=verdict.satisfied, speedup=speedup)
     run.world.share(lambda: write_result(run, summary))
     plan = best.plan if best else None
@@ -126,6 +130,12 @@ def agreement(task: Task, module: nn.Module, predict: Predict, judged_in: str) -
         total += len(found[0])
     text = f"{100 * same / total:.2f} % of {total} images" if total else ""
     return [Fact(name="same class as PyTorch", value=text, source=judged_in)] if total else []
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, by name."""
+    used = {name: metadata.version(package) for name, package in DEPENDS_ON.items()}
+    return {"FuPruner": __version__, "Python": platform.python_version(), **used}
 
 
 def hardware() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,13 @@ def test_run_folder_tells_what_was_done(finished: tuple[Result, Path]) -> None:
     events = [json.loads(line)["event"] for line in (out / "events.jsonl").read_text().splitlines()]
     assert events[0] == "started"
     assert events[-1] == "finished"
+    versions = json.loads((out / "versions.json").read_text())
+    assert {name: versions[name] for name in ("FuPruner", "PyTorch", "ONNX Runtime")} == {
+        "FuPruner": fupruner.__version__, "PyTorch": metadata.version("torch"), "ONNX Runtime": onnxruntime.__version__,
+    }  # fmt: skip
+    history = json.loads((out / "history.json").read_text())
+    assert all(epoch["measured_speedup"] > 0 for attempt in history for epoch in attempt["epochs"])
+    assert history[0]["decisions"] == decisions
     assert "<html" in (out / "report.html").read_text()
     assert not list(out.glob("attempt-*")) + list(out.glob(".*")) + list(out.glob("candidate*"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fupruner.report.html import write_report
-from unit.report.builder import build_run
+from unit.report.builder import DECISIONS, build_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -78,7 +78,8 @@ def test_every_point_is_drawn(driver, page: Path) -> None:
     assert points(driver, "chart-widths") == {"before": LAYERS, "after": LAYERS}
     assert points(driver, "chart-times") == {"before": LAYERS, "after": LAYERS}
     assert points(driver, "chart-accuracy")["attempt 1 (1.50x)"] == EPOCHS
-    assert points(driver, "chart-gates")["attempt 3, reopened"] == EPOCHS
+    gates = points(driver, "chart-gates")
+    assert gates["attempt 3, reopened"] == gates["attempt 3, closed"] == DECISIONS
     bars = driver.execute_script("return document.querySelectorAll('#chart-widths .bars .point').length")
     assert bars == 2 * LAYERS
 
@@ -141,3 +142,36 @@ def test_networks_are_drawn_and_zoom_by_button_and_key(driver, page: Path) -> No
     script = "const p = document.querySelector('#drawing-before'); return [p.scrollHeight, p.clientHeight]"
     whole = driver.execute_script(script)
     assert whole[0] <= whole[1]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 1100), ("light", 390)])
+def test_rules_of_accessibility_are_kept(driver, page: Path, scheme: str, width: int) -> None:
+    """As axe-core checks them: names, roles, contrast, headings, landmarks, what can be reached by keyboard."""
+    axe_core_python = pytest.importorskip("axe_core_python", reason="needs pip install axe-core-python")
+    show(driver, page, width=width, scheme=scheme)
+    driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    driver.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = driver.execute_async_script(
+        "const done = arguments[arguments.length - 1]; axe.run(document).then((found) => done(found.violations.map("
+        "(v) => [v.id, v.help, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + ' ' + n.failureSummary)])))"
+    )
+    assert found == []
+
+
+def test_tab_goes_first_to_the_contents_and_then_through_everything_in_order(driver, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(driver, page)
+    reached = []
+    for _ in range(12):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(driver.execute_script("return document.activeElement.textContent.trim().slice(0, 40)"))
+    assert reached[0] == "Skip to the charts and tables"
+    links = driver.execute_script("return [...document.querySelectorAll('nav a')].map((a) => a.textContent)")
+    assert reached[2 : 2 + len(links)] == links[:10]
+    outline = driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_page_is_small_enough_to_send(page: Path) -> None:
+    assert page.stat().st_size < 8e6

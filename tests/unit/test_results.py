@@ -16,7 +16,7 @@ RESULTS = {
     "run": RunResult(nn.Identity(), None, FIGURES.baseline, FIGURES.final, 2.0, True, Path("runs/x")),
 }
 LINES = {
-    "fuse": "operator       before  after  change",
+    "fuse": "operator       before   after  change",
     "prune": "Pruned for cpu: 1.00 ms -> 0.500 ms predicted (table)",
     "run": "2.00x, requirement met; run folder runs/x",
 }

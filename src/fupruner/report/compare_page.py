@@ -11,10 +11,11 @@ from markupsafe import Markup
 
 from fupruner import __version__
 from fupruner.report import words
-from fupruner.report.charts import SERIES, SYMBOLS, Chart, Point, _axis, _cloud, _layout, _line, front
+from fupruner.report.charts import front
 from fupruner.report.data import RunReport, read_run
 from fupruner.report.html import HERE, _ours
 from fupruner.report.parts import Table
+from fupruner.report.plotting import SERIES, SYMBOLS, Chart, Point, axis, cloud, laid_out, line
 from fupruner.runs.run_folder import write_atomically
 
 
@@ -77,18 +78,18 @@ def trade_off(runs: Sequence[RunReport]) -> Chart:
         points.append(Point(f"{name}: original", old.latency_ms, old.accuracy))
         kept.append(Point(f"{name}: kept", new.latency_ms, new.accuracy))
         colour, symbol = SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)]
-        clouds.append(_cloud(html.escape(name), points, colour, symbol))
+        clouds.append(cloud(html.escape(name), points, colour, symbol))
     best = front(kept)
-    joined = _line(
+    joined = line(
         "Pareto front of the kept", [p.latency_ms for p in best], [p.accuracy for p in best], "var(--muted)", "dot"
     )
-    clouds.append(_cloud("kept", kept, "var(--ink)", "diamond-open"))
+    clouds.append(cloud("kept", kept, "var(--ink)", "diamond-open"))
     reach = [0.0, 1.08 * max(x for cloud in clouds for x in cloud["x"])]
     metric = runs[0].metric
-    axes = {"xaxis": _axis("latency at batch 1, ms", range=reach), "yaxis": _axis(html.escape(metric.axis))}
+    axes = {"xaxis": axis("latency at batch 1, ms", range=reach), "yaxis": axis(html.escape(metric.axis))}
     alternative = f"Scatter plot of {metric.name} against latency of {len(runs)} runs; the table below has the figures."
     return Chart(
-        "chart-runs", f"{metric.title} against latency", alternative, (joined, *clouds), _layout(**axes), height=460
+        "chart-runs", f"{metric.title} against latency", alternative, (joined, *clouds), laid_out(**axes), height=460
     )
 
 

@@ -89,6 +89,7 @@ class RunReport(Record):
     layer_times: LayerTimes = LayerTimes()
     events: tuple[Event, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
     decisions: tuple[DecisionRecord, ...] = ()
     shipped: Shipped | None = None
     graphs: Graphs = Graphs()
@@ -137,6 +138,7 @@ FILES: dict[str, tuple[str, Callable[[str], object]]] = {
     "shipped": ("shipped.json", TypeAdapter(Shipped).validate_json),
     "graphs": ("graphs.json", TypeAdapter(Graphs).validate_json),
     "graph_after": ("graph_after.json", TypeAdapter(GraphRecord).validate_json),
+    "versions": ("versions.json", TypeAdapter(dict[str, str]).validate_json),
     "attempts": ("attempts.json", TypeAdapter(tuple[Attempt, ...]).validate_json),
 }
 """What each file of a run folder holds, and how it is read."""

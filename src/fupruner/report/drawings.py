@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from fupruner.records import GraphNode, GraphRecord, Plan
 from fupruner.report import words
-from fupruner.report.charts import shorten
 from fupruner.report.data import RunReport
 from fupruner.report.layout import HEIGHT, WIDTH, lay_out
+from fupruner.report.plotting import shorten
 
 KINDS: dict[str, tuple[str, ...]] = {
     "convolution": ("conv",),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fupruner.report.charts import Chart
 from fupruner.report.drawings import Drawing
+from fupruner.report.plotting import Chart
 
 
 @dataclass(frozen=True)

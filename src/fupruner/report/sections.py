@@ -6,10 +6,11 @@ from collections import Counter
 
 from fupruner.records import FusionLog, Metric, Plan, Shipped
 from fupruner.report import words
-from fupruner.report.charts import Chart, charts
+from fupruner.report.charts import charts
 from fupruner.report.data import RunReport
 from fupruner.report.drawings import drawings, table_rows
 from fupruner.report.parts import Section, Table
+from fupruner.report.plotting import Chart
 from fupruner.report.use import use
 
 
@@ -148,6 +149,7 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
             f"{epoch.loss:.4f}",
             run.metric.text(epoch.accuracy),
             f"{epoch.predicted_speedup:.2f}x",
+            f"{epoch.measured_speedup:.2f}x" if epoch.measured_speedup else "",
             str(epoch.closed),
             str(epoch.reopened),
             f"{epoch.learning_rate:.2g}",
@@ -163,6 +165,7 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
         "Loss",
         run.metric.title,
         "Predicted",
+        "Measured",
         "Closed",
         "Reopened",
         "Rate",
@@ -171,18 +174,27 @@ def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
     )
     table = Table("Epochs as a table", columns, rows, text_columns=2, folded=True)
     line = "Gates close while training goes on, and may come back; what stays closed is removed for good."
-    tables = (table, _decisions(run)) if run.decisions else (table,)
+    decisions = _decisions(run)
+    tables = (table, decisions) if decisions.rows else (table,)
     lines = (line, *words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=True))
     return Section("training", "Training", lines, _present(drawn, "accuracy", "gates"), tables)
 
 
 def _decisions(run: RunReport) -> Table:
+    by_attempt = {str(history.attempt): history.decisions for history in run.history if history.decisions}
     rows = [
-        (str(d.step), f"{d.asked_speedup:.2f}x", f"{d.predicted_speedup:.2f}x", str(d.closed), str(d.reopened))
-        for d in run.decisions
+        (
+            f"{attempt}, step {d.step}",
+            f"{d.asked_speedup:.2f}x",
+            f"{d.predicted_speedup:.2f}x",
+            str(d.closed),
+            str(d.reopened),
+        )
+        for attempt, decisions in (by_attempt or {"kept": run.decisions}).items()
+        for d in decisions
     ]
-    columns = ("Step", "Asked", "Predicted", "Closed", "Reopened")
-    return Table("Decisions of the attempt that was kept", columns, rows, folded=True)
+    columns = ("Attempt", "Asked", "Predicted", "Closed", "Reopened")
+    return Table("Decisions as a table", columns, rows, folded=True)
 
 
 def _plan(plan: Plan) -> Section:
@@ -250,8 +262,10 @@ def _conditions(run: RunReport) -> Section:
     summary = run.summary
     facts = [
         ("Hardware", summary.hardware),
-        ("Version", summary.version),
+        ("FuPruner", summary.version),
+        *((name, version) for name, version in run.versions.items() if name != "FuPruner"),
         ("Target", summary.target),
+        ("Threads of the runtime", str(run.options.get("threads", "not recorded"))),
         ("Seed", str(run.options.get("seed", "not recorded"))),
         ("Wall-clock time", words.duration(summary.seconds)),
     ]

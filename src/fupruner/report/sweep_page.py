@@ -9,9 +9,9 @@ import jinja2
 from markupsafe import Markup
 
 from fupruner.report import words
-from fupruner.report.charts import Chart, Point, _axis, _cloud, _layout, _line
 from fupruner.report.html import HERE, PAGE, _ours
 from fupruner.report.parts import Table
+from fupruner.report.plotting import Chart, Point, axis, cloud, laid_out, line
 from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.records import Sweep, Trial
 from fupruner.sweeping.sweep import read_sweep, shown
@@ -83,19 +83,19 @@ def front_chart(sweep: Sweep) -> Chart:
         ("requirement met", [_point(t) for t in sweep.done if t.satisfied], "var(--series-1)", "circle"),
         ("requirement not met", [_point(t) for t in sweep.done if not t.satisfied], "var(--series-2)", "x"),
     )
-    clouds = [_cloud(name, points, colour, symbol) for name, points, colour, symbol in groups if points]
+    clouds = [cloud(name, points, colour, symbol) for name, points, colour, symbol in groups if points]
     if sweep.baseline:
         original = Point("original", sweep.baseline.latency_ms, sweep.baseline.accuracy)
-        clouds.append(_cloud("original", [original], "var(--ink)", "star"))
-    joined = _line("Pareto front", [p.latency_ms for p in best], [p.accuracy for p in best], "var(--muted)", "dot")
+        clouds.append(cloud("original", [original], "var(--ink)", "star"))
+    joined = line("Pareto front", [p.latency_ms for p in best], [p.accuracy for p in best], "var(--muted)", "dot")
     reach = [0.0, 1.08 * max(x for cloud in clouds for x in cloud["x"])]
-    axes = {"xaxis": _axis("latency at batch 1, ms", range=reach), "yaxis": _axis(html.escape(metric.axis))}
+    axes = {"xaxis": axis("latency at batch 1, ms", range=reach), "yaxis": axis(html.escape(metric.axis))}
     alternative = (
         f"Scatter plot of {metric.name} against latency with {words.plural(len(sweep.done), 'trial')}, "
         f"{len(best)} of them on the Pareto front."
     )
     title = f"{metric.title} against latency"
-    return Chart("chart-front", title, alternative, (joined, *clouds), _layout(**axes), height=420)
+    return Chart("chart-front", title, alternative, (joined, *clouds), laid_out(**axes), height=420)
 
 
 def trial_table(sweep: Sweep) -> Table:

@@ -29,6 +29,7 @@ PURPOSES = {
     "shipped.json": "what the target's tools say, and how to run the result",
     "judgement.json": "how the result was judged on images that no attempt was chosen by",
     "metric.json": "the figure that must not drop",
+    "versions.json": "what it was made with",
     "run.json": "what the run was begun with",
     "original.pt2": "the original, for a resume",
     "inputs.pt": "the example inputs",
@@ -36,6 +37,11 @@ PURPOSES = {
 }
 PASSING = ("attempt-", "checkpoint-", ".", "report.html")
 """Names of files that are gone when the run is finished, or need no mention, begin like this."""
+
+
+def _size(size: int) -> str:
+    text = words.count(size)
+    return f"{text}B" if " " in text else f"{text} B"
 
 
 def use(run: RunReport) -> Section:
@@ -52,7 +58,7 @@ def use(run: RunReport) -> Section:
         (file for file in run.files if not file.name.startswith(PASSING)),
         key=lambda file: (known.index(file.name) if file.name in known else len(known), file.name),
     )
-    rows = [(file.name, purposes.get(file.name, ""), f"{words.count(file.size)}B") for file in shown]
+    rows = [(file.name, purposes.get(file.name, ""), _size(file.size)) for file in shown]
     tables = (Table("Files beside this page", ("File", "What it holds", "Size"), rows, text_columns=2),) if rows else ()
     target = "" if run.summary.target == "cpu" else f" --target {run.summary.target}"
     commands = (f"fupruner bench {baseline} {shipped[0]}{target}", "fupruner report .")

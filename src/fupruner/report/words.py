@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fupruner.records import Figures, FusionLog, Metric, Summary
+from fupruner.records import Figures, FusionLog, LayerTime, Metric, Summary
 
 Row = tuple[str, str, str, str]
 ACCURACY = Metric()
@@ -15,8 +15,18 @@ def count(number: float) -> str:
     """Write a count with three figures and a unit: 41.2 M, 272 k, 64."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= 0.9995 * limit:
-            return f"{number / limit:.3g} {unit}"
+            return f"{_three_figures(number / limit)} {unit}"
     return f"{number:.0f}"
+
+
+def _three_figures(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def layer_name(layer: LayerTime) -> str:
+    """The layer of an operator of a file: /layer1.0.conv1/Conv is layer1.0.conv1; other operators keep what tells them apart."""
+    name, _, operator = layer.name.lstrip("/").rpartition("/")
+    return name if name and operator in ("Conv", "ConvTranspose", "Gemm") else layer.name.lstrip("/")
 
 
 def milliseconds(value: float) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fupruner.errors import TargetError
 from fupruner.targets.export_mode import ExportMode
+from fupruner.targets.layer_names import Calls, layer_calls, name_after_layers
 
 OPSET = 17
 
@@ -62,10 +63,11 @@ def write_onnx(
     inputs = float_inputs(example_inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_file(path) as draft:
-        _export(network, inputs, draft, opset, dynamic_batch)
+        calls = _export(network, inputs, draft, opset, dynamic_batch)
         model = onnx.load(str(draft))
         _check_versions(model, opset)
         _strip_prefix(model.graph, "wrapped_module")
+        name_after_layers(model.graph, calls)
         onnx.checker.check_model(model)
         onnx.save(model, str(draft))
         os.replace(draft, path)
@@ -104,11 +106,13 @@ def _temporary_file(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _export(network: nn.Module, inputs: tuple[Tensor, ...], draft: Path, opset: int, dynamic_batch: bool) -> None:
+def _export(network: nn.Module, inputs: tuple[Tensor, ...], draft: Path, opset: int, dynamic_batch: bool) -> Calls:
+    """Write a file; which layers ran, in order."""
     input_names = _names("input", len(inputs))
     try:
         with third_party_quiet(), torch.no_grad():
-            outputs = network(*inputs)
+            with layer_calls(network, "wrapped_module.") as calls:
+                outputs = network(*inputs)
             output_names = _names("output", 1 if isinstance(outputs, Tensor) else len(outputs))
             torch.onnx.export(
                 network,
@@ -122,6 +126,7 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...], draft: Path, opset: 
             )
     except Exception as error:
         raise _export_error(error, opset) from error
+    return calls
 
 
 def _names(stem: str, count: int) -> list[str]:

@@ -30,6 +30,7 @@ from fupruner.records import (
 from fupruner.report.data import Attempt, Graphs, LayerTimes
 
 NASTY = "stem.<script>alert(1)</script>"
+DECISIONS = 4
 LONG = "backbone.features.stage_with_a_long_name.3.residual_branch.conv_project"
 
 
@@ -46,10 +47,8 @@ def build_run(folder: Path, layers: int = 20, epochs: int = 6, satisfied: bool =
     _write(folder / "plan.json", plan(names))
     _write(folder / "fusion.json", fusion(names))
     _write(folder / "fusion_after.json", fusion(names[:1]))
-    decisions = [
-        DecisionRecord(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9, reopened=i) for i in range(3)
-    ]
-    _write_all(folder / "decisions.json", decisions)
+    _write_all(folder / "decisions.json", decisions(1))
+    (folder / "versions.json").write_text(json.dumps({"FuPruner": "0.0.0+test", "PyTorch": "9.9.9+made-up"}))
     _write(folder / "graphs.json", Graphs(before=graph(names, norms=True), fused=graph(names)))
     _write(folder / "graph_after.json", graph(names[: layers // 2]))
     _write(folder / "layer_times.json", layer_times(names))
@@ -157,10 +156,20 @@ def history(attempt: int, epochs: int) -> History:
             learning_rate=0.05 / epoch,
             seconds=12.0,
             images_per_second=1000.0,
+            measured_speedup=None if epoch == 1 else 1.23,
         )
         for epoch in range(1, epochs + 1)
     ]
-    return History(attempt=attempt, asked_speedup=1 + 0.5 * attempt, epochs=tuple(records))
+    return History(
+        attempt=attempt, asked_speedup=1 + 0.5 * attempt, epochs=tuple(records), decisions=tuple(decisions(attempt))
+    )
+
+
+def decisions(attempt: int) -> list[DecisionRecord]:
+    return [
+        DecisionRecord(step=8 * i, asked_speedup=1.2, predicted_speedup=1.3, closed=9 * attempt, reopened=i)
+        for i in range(DECISIONS)
+    ]
 
 
 def attempts(satisfied: bool = True) -> list[Attempt]:

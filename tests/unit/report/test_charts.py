@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from fupruner.records import Judgement, LayerTime
-from fupruner.report.charts import MOST_OPERATORS, Chart, Point, charts, front, shorten, times
+from fupruner.report.charts import MOST_OPERATORS, charts, front, times
 from fupruner.report.data import read_run
+from fupruner.report.plotting import Chart, Point, shorten
 from fupruner.report.sections import story
-from unit.report.builder import LONG, NASTY, build_run
+from unit.report.builder import DECISIONS, LONG, NASTY, build_run
 
 
 def drawn(tmp_path: Path, layers: int = 20) -> dict[str, Chart]:
@@ -51,7 +54,31 @@ def test_widths_has_a_bar_per_layer_and_marks_what_is_gone(tmp_path: Path) -> No
 def test_curves_have_a_point_per_epoch_and_attempt(tmp_path: Path) -> None:
     found = drawn(tmp_path)
     assert sum(len(each["x"]) for each in found["accuracy"].data if each["name"].startswith("attempt")) == 18
-    assert sum(len(each["x"]) for each in found["gates"].data) == 36
+
+
+def test_gates_have_a_point_per_decision_and_attempt(tmp_path: Path) -> None:
+    chart = drawn(tmp_path)["gates"]
+    assert [len(each["x"]) for each in chart.data] == [DECISIONS] * 6
+    assert trace(chart, "attempt 2, closed")["y"] == [18] * DECISIONS
+    assert trace(chart, "attempt 2, reopened")["y"] == list(range(DECISIONS))
+
+
+def test_gates_of_a_run_without_recorded_decisions_are_drawn_by_epoch(tmp_path: Path) -> None:
+    run = read_run(build_run(tmp_path / "run"))
+    old = run.model_copy(update={"history": tuple(h.model_copy(update={"decisions": ()}) for h in run.history)})
+    chart = charts(old)["gates"]
+    assert [len(each["x"]) for each in chart.data] == [6] * 6
+    assert "epoch" in chart.title
+
+
+def test_layers_are_called_by_their_names_and_changes_of_layout_are_one_bar() -> None:
+    layers = [
+        LayerTime(name="/layer1.0.conv1/Conv", kind="FusedConv", ms=1.0), LayerTime(name="ReorderInput_7", kind="ReorderInput", ms=0.1),
+        LayerTime(name="/add_tensor/Add", kind="Add", ms=0.2), LayerTime(name="ReorderOutput", kind="ReorderOutput", ms=0.2),
+    ]  # fmt: skip
+    before = times(layers, layers[:1]).data[0]
+    assert before["hovertext"] == ["layer1.0.conv1", "changes of memory layout", "add_tensor/Add"]
+    assert before["x"] == [1.0, pytest.approx(0.3), 0.2]
 
 
 def test_many_operators_leave_the_slowest() -> None:

@@ -12,11 +12,11 @@ from unit.report.builder import fusion, layer_names, summary
     [
         (0, "0"),
         (999, "999"),
-        (1000, "1 k"),
+        (1000, "1.00 k"),
         (272_474, "272 k"),
         (41_190_000, "41.2 M"),
-        (4.1e9, "4.1 G"),
-        (999_900, "1 M"),
+        (4.1e9, "4.10 G"),
+        (999_900, "1.00 M"),
     ],
 )
 def test_count(number: float, text: str) -> None:
