@@ -13,38 +13,67 @@ from fupruner.records import Figures
 from fupruner.runs.run_folder import RunFolder
 
 FIRST = 1.5
-STEP = 1.3
-"""The first speed-up asked for, and the factor to the next as long as nothing has failed."""
+"""The first speed-up asked for."""
+STEP = 1.5
+"""At most this factor lies between a speed-up that met the requirement and the next, as long as nothing has failed."""
 CLOSE = 1.08
-"""A bracket narrower than this factor is not worth another attempt."""
+"""A gain of less than this factor is not worth another attempt."""
+AIM = 0.8
+"""Share of what may be lost that an attempt is expected to lose: figures of validation data are uncertain."""
+LEAST = 0.1
+"""A smaller share of it counts as this much; what was measured there is chance."""
 
 
 @dataclass
 class Bracket:
-    """Speed-ups known to meet the requirement and known not to.
+    """Speed-ups known to meet the requirement and known not to, with what was lost there.
+
+    What is lost is taken to grow with the square of the logarithm of the speed-up, as a loss that is quadratic in gates does.
 
     Attributes:
+        allowed: what may be lost, in points.
         passed: the largest speed-up that met it; 1 is the original network.
         failed: the smallest that did not, or infinity.
+        lost: points lost at ``passed``.
+        missed: points lost at ``failed``; infinite where that was out of reach.
     """
 
+    allowed: float
     passed: float = 1.0
     failed: float = math.inf
+    lost: float = 0.0
+    missed: float = math.inf
 
-    def tell(self, speedup: float, *, satisfied: bool) -> None:
-        """Take in the result of an attempt."""
-        if satisfied:
-            self.passed = max(self.passed, speedup)
-        else:
-            self.failed = min(self.failed, speedup)
+    def tell(self, speedup: float, lost: float) -> None:
+        """Take in the result of an attempt: points lost, infinite where the speed-up was out of reach."""
+        if lost > self.allowed:
+            if speedup < self.failed:
+                self.failed, self.missed = speedup, lost
+        elif speedup > self.passed:
+            self.passed, self.lost = speedup, lost
 
     def next(self) -> float | None:
-        """The speed-up to try next, or None when the bracket is close enough."""
-        if self.failed == math.inf:
-            return FIRST if self.passed == 1.0 else self.passed * STEP
-        if self.failed / self.passed < CLOSE:
+        """The speed-up to try next, or None when no gain that is worth an attempt can be expected."""
+        if self.passed == 1.0 and self.failed == math.inf:
+            return FIRST
+        likely = self._likely()
+        if self.passed == 1.0:
+            likely = max(likely, CLOSE)
+        if likely < self.passed * CLOSE or self.failed <= self.passed * CLOSE:
             return None
-        return math.sqrt(self.passed * self.failed)
+        return likely
+
+    def _likely(self) -> float:
+        """The speed-up at which ``AIM`` of the allowed loss is expected."""
+        aim, near = AIM * self.allowed, math.log(self.passed) ** 2
+        if self.failed == math.inf:
+            lost = max(self.lost, LEAST * self.allowed)
+            return min(self.passed * STEP, math.exp(math.sqrt(near * aim / lost))) if lost > 0 else self.passed * STEP
+        if self.missed == math.inf:
+            return math.sqrt(self.passed * self.failed)
+        lost = max(0.0, self.lost)
+        share = max(0.0, aim - lost) / (self.missed - lost)
+        return math.exp(math.sqrt(near + share * (math.log(self.failed) ** 2 - near)))
 
 
 def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]:
@@ -59,7 +88,7 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
         The outcomes that meet the requirement there and are faster than the original, the fastest first; with an asked
         speed-up its outcome in any case.
     """
-    bracket, good, outcomes = Bracket(), list[Outcome](), list[Outcome]()
+    bracket, good, outcomes = Bracket(setting.options.max_drop), list[Outcome](), list[Outcome]()
     for number in range(1, (1 if setting.options.speedup else setting.options.attempts) + 1):
         asked = setting.options.speedup or bracket.next()
         if asked is None:
@@ -70,11 +99,12 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
             if setting.options.speedup:
                 raise
             setting.progress.note(str(error).splitlines()[0])
-            bracket.tell(asked, satisfied=False)
+            bracket.tell(asked, math.inf)
             continue
         outcomes.append(outcome)
-        satisfied = baseline.accuracy - outcome.figures.accuracy <= setting.options.max_drop
-        bracket.tell(asked, satisfied=satisfied)
+        drop = baseline.accuracy - outcome.figures.accuracy
+        satisfied = drop <= setting.options.max_drop
+        bracket.tell(asked, drop)
         _record(setting, run, baseline, outcomes)
         if satisfied and outcome.speedup > max([1.0, *(o.speedup for o in good)]):  # never slower than the original
             keep(setting, run, outcome)

@@ -1,37 +1,76 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fupruner.search import CLOSE, FIRST, STEP, Bracket
+from fupruner.search import AIM, CLOSE, FIRST, STEP, Bracket
 
 
-def test_steps_up_while_nothing_fails() -> None:
-    bracket = Bracket()
-    assert bracket.next() == FIRST
-    bracket.tell(FIRST, satisfied=True)
-    assert bracket.next() == FIRST * STEP
+def test_begins_with_a_speedup_that_most_networks_bear() -> None:
+    assert Bracket(1.0).next() == FIRST
 
 
-def test_halves_the_bracket_after_a_failure() -> None:
-    bracket = Bracket()
-    bracket.tell(1.5, satisfied=True)
-    bracket.tell(2.0, satisfied=False)
+def test_goes_where_most_of_the_allowance_is_expected_to_be_used_up() -> None:
+    bracket = Bracket(1.0)
+    bracket.tell(1.5, AIM / 2)
+    assert bracket.next() == pytest.approx(1.5 ** math.sqrt(2))
+
+
+def test_takes_no_longer_step_than_allowed_however_little_was_lost() -> None:
+    for lost in (-0.5, 0.0, 0.01):
+        bracket = Bracket(1.0)
+        bracket.tell(1.5, lost)
+        assert bracket.next() == pytest.approx(1.5 * STEP)
+
+
+def test_comes_back_by_as_much_as_was_lost_too_much() -> None:
+    bracket = Bracket(1.0)
+    bracket.tell(1.5, 1.2)
+    asked = bracket.next()
+    assert asked == pytest.approx(math.exp(math.log(1.5) * math.sqrt(AIM / 1.2)))
+    assert asked > math.sqrt(1.5)
+
+
+def test_lies_between_what_held_and_what_did_not() -> None:
+    bracket = Bracket(1.0)
+    bracket.tell(1.5, 0.2)
+    bracket.tell(2.2, 2.0)
+    asked = bracket.next()
+    assert asked is not None
+    assert 1.5 * CLOSE < asked < 2.2
+
+
+def test_halves_the_bracket_where_a_speedup_was_out_of_reach() -> None:
+    bracket = Bracket(1.0)
+    bracket.tell(1.5, 0.2)
+    bracket.tell(2.0, math.inf)
     assert bracket.next() == math.sqrt(3.0)
 
 
-def test_ends_when_the_bracket_is_narrow() -> None:
-    bracket = Bracket(passed=1.5, failed=1.5 * CLOSE * 0.99)
+@pytest.mark.parametrize("tried", [[(1.5, 0.9)], [(1.5, 0.7), (2.0, 5.0)], [(1.5, 0.1), (1.5 * CLOSE * 0.99, 1.5)]])
+def test_ends_when_no_further_gain_is_likely(tried: list[tuple[float, float]]) -> None:
+    bracket = Bracket(1.0)
+    for speedup, lost in tried:
+        bracket.tell(speedup, lost)
     assert bracket.next() is None
 
 
-@given(st.floats(1.0, 20.0))
-def test_finds_the_fastest_speedup_that_holds(limit: float) -> None:
-    bracket = Bracket()
-    for _ in range(50):
-        asked = bracket.next()
-        if asked is None:
-            break
-        bracket.tell(asked, satisfied=asked <= limit)
-    assert bracket.passed <= limit
-    assert bracket.passed * CLOSE >= min(limit, bracket.failed) * 0.999
+def test_goes_on_as_long_as_nothing_has_held() -> None:
+    bracket = Bracket(0.0)
+    bracket.tell(1.5, 30.0)
+    assert bracket.next() == CLOSE
+    bracket.tell(CLOSE, 30.0)
+    assert bracket.next() is None
+
+
+@given(st.floats(1.1, 20.0), st.floats(1.0, 3.0), st.floats(0.1, 5.0))
+def test_finds_most_of_what_there_is_in_a_few_attempts(limit: float, power: float, allowed: float) -> None:
+    """The limit is where exactly the allowance is lost; what is lost grows with some power of the logarithm."""
+    bracket, attempts = Bracket(allowed), 0
+    while (asked := bracket.next()) is not None:
+        bracket.tell(asked, allowed * (math.log(asked) / math.log(limit)) ** power)
+        attempts += 1
+    assert attempts <= 9
+    assert bracket.passed <= limit * (1 + 1e-9)
+    assert math.log(bracket.passed) >= 0.6 * math.log(limit) - 1.1 * math.log(CLOSE)
