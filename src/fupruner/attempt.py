@@ -102,7 +102,9 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
         TrainingError: the loss became NaN.
     """
     options, task = setting.options, setting.task
-    network, planner = make_planner(setting.graph, setting.example_inputs, setting.target, setting.fusion)
+    network, planner = make_planner(
+        setting.graph, setting.example_inputs, setting.target, setting.fusion, fit=setting.options.fit_on_chip
+    )
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
     pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, network, planner))

@@ -23,7 +23,7 @@ from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.gates import insert_gates
 from fupruner.pruning.importance import criterion
-from fupruner.pruning.plan import Planner
+from fupruner.pruning.prepare import planner_for
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
@@ -93,6 +93,7 @@ class PruningCallback:
         speedup: float,
         total_steps: int,
         target: str = "cpu",
+        ship: str = "auto",
         inputs: Callable[[Any], Tensor] = first_of,
         importance: str = "fisher",
         fusion: str = "auto",
@@ -107,13 +108,10 @@ class PruningCallback:
         network = insert_gates(self.original, activations=fusion != "none")
         self.module: fx.GraphModule = network.graph_module.train()
         data = Calibration(calibration, loss, inputs, self._place)
-        self.target = get_target(target).adapted(self.original, calibration_images_of(data))
+        self.target = get_target(target, ship).adapted(self.original, calibration_images_of(data))
         if not network.groups.prunable and not network.branches:
             raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
-        planner = Planner(
-            network, Pricer(network, self.target.cost_model()), self.target.name, self.target.alignment,
-            self.target.precision,
-        )  # fmt: skip
+        planner = planner_for(network, Pricer(network, self.target.cost_model()), self.target)
         planner.for_speedup(criterion("l2")(network, None, 0), speedup)  # refuse now what no plan can reach
         last = max(1, round(deadline * total_steps))
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
@@ -221,7 +219,7 @@ class PruningCallback:
         """Measured in turn with the original, as both ship."""
         with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
             file = Path(folder) / f"original{self.target.suffix}"
-            self.target.export(self.original, self.example_inputs, file)
+            (self.target.reference or self.target).export(self.original, self.example_inputs, file)
             return measured_speedup(self.target, file, module, self.example_inputs)
 
     def _device(self) -> torch.device:

@@ -39,7 +39,8 @@ def preview(
         InputError: an option is out of range, the model cannot be traced, or the speed-up is out of reach.
     """
     options = parse_options({"target": target, "speedup": speedup, **more}, "preview()")
-    device, inputs, progress = get_target(options.target), example_tuple(example_inputs), progress or watching()
+    device = get_target(options.target, options.ship, options.device)
+    inputs, progress = example_tuple(example_inputs), progress or watching()
     progress.stage("trace and fuse", None)
     graph = trace(as_module(model), inputs)
     shapes.propagate(graph, inputs)
@@ -48,7 +49,7 @@ def preview(
     nowhere = Path()  # nothing is written
     setting = Setting(graph, inputs, task, task, device, options, fusion, nowhere, nowhere, progress)
     progress.stage("score and plan", None)
-    network, planner = make_planner(graph, inputs, device, fusion)
+    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip)
     asked = options.speedup or FIRST
     importance = scorer(setting)(network)
     planner.for_speedup(importance, asked)  # refuse first what is out of reach

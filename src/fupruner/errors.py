@@ -50,10 +50,6 @@ class TargetError(FuPrunerError):
     """A target's tool failed, is missing, or refuses the network."""
 
 
-class NotAvailableError(InputError):
-    """A named command or option that this version does not have yet."""
-
-
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is not known, with the nearest known names as the hint."""
     known = sorted(known)

@@ -35,12 +35,13 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
     setting.progress.stage("write the result", None)
     shipped = run.file("model" + target.suffix)
     if best is None:
-        setting.progress.note("No faster network met the requirement; the original is kept.")
+        kept = ", quantised" if target.reference is not None else ""
+        setting.progress.note(f"No faster network met the requirement; the original is kept{kept}.")
         module, _ = fuse_graph(setting.graph, inputs, "basic")
         target.export(module, inputs, shipped)
         run.world.share(lambda: save_pt2(module, inputs, run.file("model.pt2")))
         run.world.share(lambda: _forget_the_best(run))
-        speedup, epochs = 1.0, 0
+        speedup, epochs = verdict.speedup, 0
     else:
         module, speedup, epochs = best.module, best.speedup, setting.options.epochs
         keep(setting, run, best)
@@ -54,7 +55,8 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
     requirement = Requirement(max_drop=setting.options.max_drop, satisfied=verdict.satisfied)
     summary = Summary(
         requirement=requirement, baseline=verdict.baseline, final=verdict.final, speedup=speedup, target=target.name, epochs=epochs,
-        seconds=seconds, hardware=hardware(), version=__version__,
+        seconds=seconds, hardware=hardware(), version=__version__, precision=target.precision,
+        baseline_precision=(target.reference or target).precision,
     )  # fmt: skip
     run.write("versions.json", versions())
     run.event("finished", satisfied=verdict.satisfied, speedup=speedup)

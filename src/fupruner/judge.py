@@ -19,6 +19,7 @@ class Verdict:
         baseline: the original, on the judge's data; timed in turn with the best.
         final: the best, likewise.
         judgement: which data was looked at, for the record.
+        speedup: of the original as it ships, where none is best: not 1 where it is quantised on the way.
     """
 
     best: Outcome | None
@@ -26,6 +27,7 @@ class Verdict:
     baseline: Figures
     final: Figures
     judgement: Judgement
+    speedup: float = 1.0
 
 
 def judge(setting: Setting, baseline: Figures, candidates: list[Outcome]) -> Verdict:
@@ -57,12 +59,25 @@ def judge(setting: Setting, baseline: Figures, candidates: list[Outcome]) -> Ver
         setting.progress.note(
             f"attempt {outcome.history.attempt} ({outcome.speedup:.2f}x) does not hold on validation data that the search did not look at"
         )
-    shipped = before
-    if setting.target.precision == "int8":  # what ships is quantised, and has to hold like any other
-        accuracy = setting.judge.score(lambda x: setting.target.predict(setting.baseline_file, x))
-        shipped = before.model_copy(update={"accuracy": accuracy})
+    before, shipped, speedup = _kept(setting, before)
     satisfied = before.accuracy - shipped.accuracy <= setting.options.max_drop
-    return Verdict(None, satisfied, before, shipped, judgement(baseline))
+    return Verdict(None, satisfied, before, shipped, judgement(baseline), speedup)
+
+
+def _kept(setting: Setting, before: Figures) -> tuple[Figures, Figures, float]:
+    """The original where nothing better was found: as the user has it, as it ships (quantised, it has to hold like any other), speed-up."""
+    target, file = setting.target, setting.baseline_file
+    if target.precision != "int8":
+        return before, before, 1.0
+    now, then, speedup = before.latency_ms, before.latency_ms, 1.0
+    if target.reference is not None:
+        file = setting.folder / f"attempt-0{target.suffix}"
+        target.export(setting.graph, setting.example_inputs, file)
+        timed = target.compare([setting.baseline_file, file], setting.example_inputs, threads=setting.options.threads)
+        (now, then), speedup = (m.latency_ms for m in timed.measurements), timed.speedups[1]
+    accuracy = setting.judge.score(lambda x: target.predict(file, x))
+    shipped = before.model_copy(update={"accuracy": accuracy, "latency_ms": then})
+    return before.model_copy(update={"latency_ms": now}), shipped, speedup
 
 
 def _original(setting: Setting, baseline: Figures) -> Figures:

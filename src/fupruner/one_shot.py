@@ -15,10 +15,12 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.models.resolve import Model, as_module
 from fupruner.options import Options
+from fupruner.pruning.budget import Budget
 from fupruner.pruning.compensate import compensate, require_fit
 from fupruner.pruning.gates import GatedNetwork, insert_gates, require_prunable
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
 from fupruner.pruning.plan import Planner, require_share
+from fupruner.pruning.prepare import planner_for, room_on_chip
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
@@ -44,6 +46,9 @@ def prune(
     importance: str | None = None,
     data: Task | None = None,
     fusion: str = "none",
+    ship: str = "auto",
+    device: str | None = None,
+    fit_on_chip: bool = False,
 ) -> PruneResult:
     """Prune once, without training. With data, what is left takes over what was cut, by least squares.
 
@@ -51,27 +56,32 @@ def prune(
         model: a module, which is left untouched, or the path or name of a network.
         example_inputs: a tensor or tuple of tensors, batch first.
         ratio: share of channels to remove from every group, between 0 and 1; or
-        speedup: wanted on the target, more than 1; the result is timed there and planned again until it is within 5% or above.
+        speedup: wanted on the target, more than 1; the result is timed there and planned again until it is within 5% or above; or
+        fit_on_chip: that the parameters fit on the target's chip.
         target: for alignment and cost.
         importance: a name of ``pruning.importance.CRITERIA``; by default ``fisher`` where data is given, else ``l2``.
         data: a task whose calibration images the scores are taken on.
         fusion: level at which the network is fused before it is pruned and again afterwards.
+        ship: number format in which it will ship, see ``Options.ship``.
+        device: where it is timed, see ``Options.device``.
 
     Raises:
         InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, there is nothing to
             prune, or the importance needs data that was not given.
     """
-    _require_one_amount(ratio, speedup)
+    _require_one_amount(ratio, speedup, fit_on_chip=fit_on_chip)
     measure_importance = _criterion(importance, data)
-    shot = _load(as_module(model), example_tuple(example_inputs), get_target(target), data, fusion)
+    shot = _load(as_module(model), example_tuple(example_inputs), get_target(target, ship, device), data, fusion)
     scores = measure_importance(shot.network, data, Options().calibration_images)
     with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
         original = Path(folder) / f"original{shot.target.suffix}"
-        shot.target.export(shot.graph, shot.inputs, original)
+        (shot.target.reference or shot.target).export(shot.graph, shot.inputs, original)
         if speedup is not None:
             module, record = _to_speedup(shot, scores, speedup, original)
+        elif ratio is not None:
+            module, record = _to_ratio(shot, scores, ratio, original)
         else:
-            module, record = _to_ratio(shot, scores, ratio or 0.0, original)
+            module, record = _to_fit(shot, scores)
     return PruneResult(module, record, tuple(group.record() for group in shot.network.groups.groups))
 
 
@@ -100,10 +110,10 @@ class _Shot:
         return fuse_graph(slimmed, self.inputs, self.fusion, cost_model=self.target.cost_model())[0]
 
 
-def _require_one_amount(ratio: float | None, speedup: float | None) -> None:
+def _require_one_amount(ratio: float | None, speedup: float | None, *, fit_on_chip: bool) -> None:
     """Raise an ``InputError`` unless exactly one of them is given, in range."""
-    if (ratio is None) == (speedup is None):
-        raise InputError("Give exactly one of ratio and speedup.")
+    if [ratio is not None, speedup is not None, fit_on_chip].count(True) != 1:
+        raise InputError("Give exactly one of ratio, speedup and fit_on_chip.")
     if speedup is not None and not speedup > 1:
         raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
     if ratio is not None:
@@ -132,7 +142,7 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     require_prunable(network)
     if data is not None:
         require_fit(graph, calibration_inputs(data, 1))
-    planner = Planner(network, Pricer(network, cost_model), target.name, target.alignment, target.precision)
+    planner = planner_for(network, Pricer(network, cost_model), target)
     return _Shot(graph, inputs, network, planner, target, data, fusion)
 
 
@@ -143,6 +153,15 @@ def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path)
         scores = weighted(scores, best_weight(shot.planner, scores, speedup, loss))
     found = verified_plan(shot.planner, scores, speedup, shot.target, original, shot.inputs, finish=shot.as_shipped)
     return found.module, found.plan.record
+
+
+def _to_fit(shot: _Shot, scores: Importance) -> tuple[nn.Module, Plan]:
+    """A network whose parameters fit on the target's chip."""
+    plan = shot.planner.for_budget(scores, Budget("bytes", room_on_chip(shot.target)))
+    if not plan.record.moves:
+        raise InputError("The parameters fit on the chip already.", hint="Ask for a speed-up, or for a ratio.")
+    shot.network.set(plan.is_open, plan.closed_branches)
+    return shot.as_shipped(shot.network, slim(shot.network, shot.inputs)), plan.record
 
 
 def _to_ratio(shot: _Shot, scores: Importance, ratio: float, original: Path) -> tuple[nn.Module, Plan]:

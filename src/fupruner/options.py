@@ -25,7 +25,12 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str = Field("cpu", description="Device the network is made for.")
-    max_drop: float = Field(1.0, ge=0, le=100, description="Points that accuracy may lose.")
+    ship: Literal["auto", "float32", "int8"] = Field("auto", description="Format that ships.")
+    device: str | None = Field(
+        None, description="Time networks there: ssh://USER@HOST.", examples=["ssh://pi@board.local"]
+    )
+    fit_on_chip: bool = Field(False, description="Parameters must fit on the chip.")
+    max_drop: float = Field(1.0, ge=0, le=100, description="Points accuracy may lose.")
     speedup: float | None = Field(None, gt=1, description="Wanted; else the fastest within max-drop.", examples=[2.0])
     epochs: int = Field(5, ge=1, description="Epochs of training per attempt.")
     fusion: FusionLevel = Field("auto", description="How far operators are rewritten into filters.")

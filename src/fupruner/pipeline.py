@@ -82,7 +82,13 @@ def fuse(
 
 
 def export(
-    module: Model, example_inputs: Example, path: str | Path, target: str = "cpu", *, data: Task | None = None
+    module: Model,
+    example_inputs: Example,
+    path: str | Path,
+    target: str = "cpu",
+    *,
+    data: Task | None = None,
+    ship: str = "auto",
 ) -> ExportResult:
     """Write a network for a target (or, with the ending ``.pt2``, for PyTorch alone) and check the file.
 
@@ -92,6 +98,7 @@ def export(
         path: the file to write; what ships beside it gets the same name with other endings.
         target: the device.
         data: a task on whose training images int8 is calibrated; without it, on the example inputs.
+        ship: number format of the file, see ``Options.ship``.
 
     Raises:
         TargetError: the target's format cannot hold the network, or the file computes something else.
@@ -99,23 +106,33 @@ def export(
     module, inputs, path = as_module(module), example_tuple(example_inputs), Path(path)
     if path.suffix == ".pt2":
         return ExportResult((path,), save_pt2(module, inputs, path))
-    device = get_target(target)
+    device = get_target(target, ship)
     if data is not None:
         device = device.adapted(module, calibration_images(data))
     return device.export(module, inputs, path)
 
 
 def measure(
-    path_or_module: str | Path | nn.Module, example_inputs: Example, target: str = "cpu", *, threads: int = 1
-) -> Measurement:
-    """Time a network, or a file that was exported before, at batch 1 in the target's runtime; estimated where that is not here."""
-    inputs, device = example_tuple(example_inputs), get_target(target)
+    path_or_module: str | Path | nn.Module, example_inputs: Example, target: str = "cpu", *, threads: int = 1, ship: str = "auto",
+    device: str | None = None,
+) -> Measurement:  # fmt: skip
+    """Time a network, or a file that was exported before, at batch 1 in the target's runtime; estimated where that is not here.
+
+    Args:
+        path_or_module: a module, or what ``export`` wrote.
+        example_inputs: a tensor or tuple of tensors, batch first.
+        target: the device.
+        threads: threads of the runtime.
+        ship: number format in which a module ships, see ``Options.ship``.
+        device: where it is timed, see ``Options.device``.
+    """
+    inputs, chosen = example_tuple(example_inputs), get_target(target, ship, device)
     if not isinstance(path_or_module, nn.Module):
-        return device.compare([Path(path_or_module)], inputs, threads=threads).measurements[0]
+        return chosen.compare([Path(path_or_module)], inputs, threads=threads).measurements[0]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{device.suffix}"
-        device.export(path_or_module, inputs, file)
-        return device.compare([file], inputs, threads=threads).measurements[0]
+        file = Path(folder) / f"model{chosen.suffix}"
+        chosen.export(path_or_module, inputs, file)
+        return chosen.compare([file], inputs, threads=threads).measurements[0]
 
 
 def load(path: str | Path) -> nn.Module:
@@ -164,7 +181,7 @@ def optimize(
         require_tensorboard()
     world = join()
     trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
-    device, run = get_target(options.target), RunFolder(Path(out), world)
+    device, run = get_target(options.target, options.ship, options.device), RunFolder(Path(out), world)
     progress = (progress or watching()) if world.is_main else Silent()
     inputs = example_tuple(example_inputs)
     progress.stage("trace and fuse", None)
@@ -173,7 +190,7 @@ def optimize(
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
     calibration = proof_inputs(task)
     fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)
-    _require_reachable(graph, inputs, device, fusion, options.speedup)
+    _require_reachable(graph, inputs, device, fusion, options)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):
         if run.writes:
@@ -219,13 +236,13 @@ def carry_out(
 
 
 def _require_reachable(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, fusion: FusionLog, speedup: float | None
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, fusion: FusionLog, options: Options
 ) -> None:
     """Refuse before anything is written or trained what no plan can reach."""
-    network, planner = make_planner(graph, inputs, device, fusion)
+    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip)
     require_prunable(network)
-    if speedup is not None:
-        planner.for_speedup(criterion("l2")(network, None, 0), speedup)
+    if options.speedup is not None:
+        planner.for_speedup(criterion("l2")(network, None, 0), options.speedup)
 
 
 def _original_accuracy(setting: Setting, file: Path) -> float:
@@ -239,7 +256,7 @@ def _baseline(setting: Setting) -> Figures:
     """Export, measure and judge the original."""
     setting.progress.stage("measure the original", None)
     target, file = setting.target, setting.baseline_file
-    target.export(setting.graph, setting.example_inputs, file)
+    (target.reference or target).export(setting.graph, setting.example_inputs, file)
     latency = target.compare([file], setting.example_inputs, threads=setting.options.threads).measurements[0]
     size = cost.figures(setting.graph)
     accuracy = _original_accuracy(setting, file)

@@ -24,7 +24,7 @@ BATCHES = [(IMAGES[i : i + 8], LABELS[i : i + 8]) for i in (0, 8, 16)]
 @pytest.fixture(autouse=True)
 def made_up_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = {"cpu": Stubborn(1.0), "stubborn": Stubborn(0.7)}
-    monkeypatch.setattr("fupruner.callback.get_target", devices.__getitem__)
+    monkeypatch.setattr("fupruner.callback.get_target", lambda name, *_: devices[name])
 
 
 def loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

@@ -44,7 +44,8 @@ def setting(*, judged: bool = True, precision: str = "float32", **options: Any) 
     task = Judge()
     return SimpleNamespace(
         task=task, judge=Judge() if judged else task, options=Options(max_drop=1.0, **options), progress=Silent(),
-        baseline_file=Path("90.0"), graph=91.0, target=SimpleNamespace(predict=lambda file, x: str(file), precision=precision),
+        baseline_file=Path("90.0"), graph=91.0,
+        target=SimpleNamespace(predict=lambda file, x: str(file), precision=precision, reference=None),
     )  # fmt: skip
 
 
@@ -95,3 +96,21 @@ def test_a_quantised_original_that_is_kept_has_to_hold_too(judged: bool, float_o
     assert verdict.best is None
     assert (verdict.baseline.accuracy, verdict.final.accuracy) == (float_original, 90.0)
     assert verdict.satisfied == (float_original - 90.0 <= 1.0)
+
+
+@pytest.mark.parametrize(("quantised", "satisfied"), [("90.2", True), ("89.9", False)])
+def test_original_that_ships_in_int8_beside_float32_is_judged_and_timed_anew(
+    quantised: str, satisfied: bool, tmp_path: Path
+) -> None:
+    given = setting(precision="int8")
+    times = [SimpleNamespace(latency_ms=3.0), SimpleNamespace(latency_ms=1.5)]
+    given.folder, given.example_inputs = tmp_path, ()
+    given.target.reference = SimpleNamespace()
+    given.target.suffix, given.target.export = ".onnx", lambda *_: None
+    given.target.predict = lambda file, _: quantised if file.stem == "attempt-0" else "0"
+    given.target.compare = lambda files, *_, **__: SimpleNamespace(measurements=times, speedups=(1.0, 2.0))
+    verdict = judge(given, figures(91.2), [])
+    assert verdict.best is None
+    assert (verdict.baseline.accuracy, verdict.baseline.latency_ms) == (91.0, 3.0)
+    assert (verdict.final.accuracy, verdict.final.latency_ms, verdict.speedup) == (float(quantised), 1.5, 2.0)
+    assert verdict.satisfied is satisfied

@@ -24,6 +24,7 @@ def bench(
         typer.Argument(metavar="FILE...", help="Exported networks or run folders; the first is the reference."),
     ],
     target: Annotated[str, option("target")] = default("target"),
+    device: Annotated[str | None, option("device")] = default("device"),
     threads: Annotated[int, option("threads")] = default("threads"),
     json: Json = False,
 ) -> None:
@@ -31,15 +32,15 @@ def bench(
     from fupruner.targets.registry import get_target
 
     parse(target=target, threads=threads)
-    device = get_target(target)
-    paths = [shipped_file(path, device.suffix) for path in files]
+    chosen = get_target(target, device=device)
+    paths = [shipped_file(path, chosen.suffix) for path in files]
     shapes = {path: shipped_input_shape(path) for path in paths}
     if len(set(shapes.values())) > 1:
         raise InputError(
             "The networks take different inputs: " + ", ".join(f"{p} {s}" for p, s in shapes.items()) + "."
         )
     with results_only(json), RichProgress(messages()):
-        comparison = device.compare(paths, example_inputs(shapes[paths[0]]), threads=threads)
+        comparison = chosen.compare(paths, example_inputs(shapes[paths[0]]), threads=threads)
     if json:
         print_json({"files": [str(path) for path in paths], **comparison.model_dump(mode="json")})
     else:

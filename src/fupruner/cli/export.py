@@ -31,6 +31,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write to; new or empty.")],
     target: Annotated[str, option("target")] = default("target"),
+    ship: Annotated[str, option("ship")] = default("ship"),
     weights: Weights = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Images to calibrate int8 on, named as for 'optimize'.")
@@ -41,16 +42,16 @@ def export(
     """Write a network in a target's format, and check the file in the target's runtime."""
     from fupruner.targets.registry import get_target
 
-    parse(target=target)
+    parse(target=target, ship=ship)
     new_folder(out)
-    device = get_target(target)
+    device = get_target(target, ship)
     require_calibration(device, data)
     name = "model" + device.suffix
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
-        more = {} if data is None else {"data": labelled_images(network, data)}
+        images = None if data is None else labelled_images(network, data)
         out.mkdir(parents=True, exist_ok=True)
-        result = fupruner.export(network.module, network.inputs, out / name, target=target, **more)
+        result = fupruner.export(network.module, network.inputs, out / name, target=target, data=images, ship=ship)
     if json:
         print_json({"files": [str(file) for file in result.files], "max_error": result.max_error})
         return

@@ -163,11 +163,15 @@ def shipped_input_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: the file cannot be read, or its input has an open size other than the batch.
     """
-    if path.suffix != ".tflite":
-        return onnx_input_shape(path)
-    from fupruner.targets.edge_tpu.convert import input_shape
+    if path.suffix == ".tflite":
+        from fupruner.targets.edge_tpu.convert import input_shape
 
-    return input_shape(path.read_bytes())
+        return input_shape(path.read_bytes())
+    if path.suffix == ".xml":
+        from fupruner.targets.openvino_cpu import runtime
+
+        return runtime.input_shape(path)
+    return onnx_input_shape(path)
 
 
 def not_the_input(out: Path | None, model: str) -> None:

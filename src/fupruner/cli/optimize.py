@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from fupruner.runs.origin import Source
     from fupruner.training.task import Task
 
-MODEL_HELP = "module:callable, .onnx or .pt2 file, or torchvision:, timm:, fupruner:NAME."
-DATA_HELP = "Folder of class folders, parquet, hf:NAME, or digits."
+MODEL_HELP = "module:callable, .onnx, .pt2, torchvision:, timm: or fupruner:NAME."
+DATA_HELP = "Class folders, parquet, hf:NAME or digits."
 
 
 def optimize(
@@ -44,6 +44,9 @@ def optimize(
         Path | None, typer.Option("--options", help="Options file, see 'fupruner init'; flags override it.")
     ] = None,
     target: Annotated[str, option("target")] = default("target"),
+    fit_on_chip: Annotated[bool, option("fit_on_chip")] = default("fit_on_chip"),
+    ship: Annotated[str, option("ship")] = default("ship"),
+    device: Annotated[str | None, option("device")] = default("device"),
     max_drop: Annotated[float, option("max_drop")] = default("max_drop"),
     speedup: Annotated[float | None, option("speedup")] = default("speedup"),
     epochs: Annotated[int, option("epochs")] = default("epochs"),
@@ -119,7 +122,7 @@ def _load(
     from fupruner.training.data import check_labels, load_data
     from fupruner.training.task import labelled_images
 
-    get_target(options.target)
+    get_target(options.target, options.ship, options.device)
     loaded = load_model(model, weights)
     images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
@@ -162,6 +165,9 @@ def _show(summary: Summary, out: Path) -> None:
     found = read_run(out)
     for line in words.which_data(elsewhere=found.is_judged_elsewhere, of_the_search=False):
         console.print(line, markup=False, soft_wrap=True)
+    if found.shipped is not None:
+        shipped = f"Ships as {found.shipped.ships}, {found.shipped.precision}, judged in {found.shipped.judged_in}."
+        console.print(shipped, markup=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
     main = found.shipped.files[0] if found.shipped else "model.onnx"
     console.print(f"Model:  {out / main}  (and {out / 'model.pt2'} for PyTorch)", markup=False, soft_wrap=True)

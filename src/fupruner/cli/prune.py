@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -29,9 +29,6 @@ from fupruner.errors import InputError
 from fupruner.records import Plan
 from fupruner.report import words
 
-if TYPE_CHECKING:
-    from fupruner.training.task import Task
-
 
 def prune(
     *,
@@ -39,7 +36,10 @@ def prune(
     out: Annotated[Path, typer.Option("--out", help="File to write: .onnx or .pt2.")],
     ratio: Annotated[float | None, typer.Option("--ratio", help="Part of the filters to remove, 0 to 1.")] = None,
     speedup: Annotated[float | None, typer.Option("--speedup", help="Predicted speed-up, more than 1.")] = None,
+    fit_on_chip: Annotated[bool, option("fit_on_chip")] = default("fit_on_chip"),
     target: Annotated[str, option("target")] = default("target"),
+    ship: Annotated[str, option("ship")] = default("ship"),
+    device: Annotated[str | None, option("device")] = default("device"),
     weights: Weights = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Images to score filters on, named as for 'optimize'.")
@@ -54,29 +54,30 @@ def prune(
     """
     from fupruner.targets.registry import get_target
 
-    if (ratio is None) == (speedup is None):
-        raise InputError("Give exactly one of --ratio and --speedup.", hint="For example: --speedup 2")
+    if [ratio is not None, speedup is not None, fit_on_chip].count(True) != 1:
+        raise InputError("Give exactly one of --ratio, --speedup and --fit-on-chip.", hint="For example: --speedup 2")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
-    parse(target=target, speedup=speedup)
-    device = get_target(target)
-    require_calibration(device, data)
-    new_file(out, (device.suffix, ".pt2"))
+    parse(target=target, speedup=speedup, ship=ship)
+    chosen = get_target(target, ship, device)
+    require_calibration(chosen, data)
+    new_file(out, (chosen.suffix, ".pt2"))
     not_the_input(out, model)
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
-        plan = _run(network, amount, target, None if data is None else labelled_images(network, data), out)
+        images = None if data is None else labelled_images(network, data)
+        asked = {**amount, "device": device, "fit_on_chip": fit_on_chip}
+        plan = _run(network, asked, {"target": target, "ship": ship, "data": images}, out)
     if json:
         print_json({**plan.model_dump(mode="json"), "out": out})
     else:
         _show(plan, out)
 
 
-def _run(network: Network, amount: dict[str, Any], target: str, data: Task | None, out: Path) -> Plan:
-    result = fupruner.prune(network.module, network.inputs, target=target, data=data, **amount)
-    more = {} if data is None else {"data": data}
-    fupruner.export(result.module, network.inputs, out, target=target, **more)
+def _run(network: Network, amount: dict[str, Any], how: dict[str, Any], out: Path) -> Plan:
+    result = fupruner.prune(network.module, network.inputs, **amount, **how)
+    fupruner.export(result.module, network.inputs, out, **how)
     return result.plan
 
 

@@ -60,7 +60,8 @@ def _run(given: SweepFile, out: Path, ray: str | None) -> fupruner.SweepResult:
     from fupruner.training.data import check_labels, load_data
     from fupruner.training.task import labelled_images
 
-    get_target(Options(**given.options).target)
+    options = Options(**given.options)
+    get_target(options.target, options.ship, options.device)
     loaded = load_model(given.model, given.weights)
     images = load_data(
         given.data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **given.splits

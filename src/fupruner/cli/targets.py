@@ -26,7 +26,7 @@ def targets(
     json: Json = False,
 ) -> None:
     """List the targets: what they ship, how latency is obtained, which tools are here, and how to get those that are not."""
-    from fupruner.targets.registry import NOT_YET, get_target, target_names
+    from fupruner.targets.registry import get_target, target_names
 
     brought: list[str] = []
     if install is not None:
@@ -42,14 +42,14 @@ def targets(
             broken.append(str(error))
     if json:
         facts = [_facts(t) for t in known]
-        print_json({"targets": facts, "broken": broken, "not_yet": list(NOT_YET), "installed": brought})
+        print_json({"targets": facts, "broken": broken, "installed": brought})
         return
     console = output()
     if install is not None:
         said = f"Installed: {', '.join(brought)}" if brought else f"There is nothing to install for {install}."
         console.print(said, markup=False, soft_wrap=True)
     columns = ("name", "ships as", "precision", "channel alignment", "latency is", "accuracy is judged in")
-    rows = ((t.name, t.ships, t.precision, str(t.alignment), t.grade, t.judged_in) for t in known)
+    rows = ((t.name, t.ships, " or ".join(_formats(t)), str(t.alignment), t.grade, t.judged_in) for t in known)
     console.print(table("Targets", columns, rows, text_columns=6))
     tools = (
         (t.name, tool.name, tool.purpose, tool.found or "missing", "" if tool.found else tool.get)
@@ -59,8 +59,11 @@ def targets(
     console.print(table("Tools", ("target", "tool", "purpose", "here", "get it with"), tools, text_columns=5))
     for line in broken:
         console.print(line, markup=False, soft_wrap=True)
-    if NOT_YET:
-        console.print(f"Not available yet: {', '.join(NOT_YET)}.", markup=False)
+
+
+def _formats(target: Target) -> list[str]:
+    """Number formats in which networks can ship, the target's own first."""
+    return [target.precision, *(name for name, value in target.formats.items() if not isinstance(value, str))]
 
 
 def _facts(target: Target) -> dict[str, object]:
@@ -68,6 +71,7 @@ def _facts(target: Target) -> dict[str, object]:
         "name": target.name,
         "ships": target.ships,
         "precision": target.precision,
+        "formats": _formats(target),
         "alignment": target.alignment,
         "latency": target.grade,
         "judged_in": target.judged_in,

@@ -20,7 +20,7 @@ from fupruner.pruning.groups import Group
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.pricing import Open, Pricer
 from fupruner.pruning.scores import require_finite
-from fupruner.records import Move, Plan
+from fupruner.records import Move, MoveKind, Plan
 
 GIVEN_AWAY = 0.7
 """What a wider width may cost: this share of the time that its multiply-adds take elsewhere in the same layers."""
@@ -44,15 +44,18 @@ class Planner:
         target: name, for the record.
         alignment: channel counts that the target likes, see ``Target.alignment``.
         precision: of weights as shipped, for budgets in bytes.
+        before: what the original costs as the user has it now, where that is in another number format; speed-ups are over that.
+        room: bytes of weights as shipped that every plan for a speed-up has to fit into, see ``Target.on_chip_bytes``; None for no limit.
     """
 
     def __init__(
-        self, network: GatedNetwork, pricer: Pricer, target: str, alignment: int, precision: str = "float32"
-    ) -> None:
+        self, network: GatedNetwork, pricer: Pricer, target: str, alignment: int, precision: str = "float32",
+        before: Pricer | None = None, room: float | None = None,
+    ) -> None:  # fmt: skip
         self.network, self.pricer, self.target, self.precision = network, pricer, target, precision
         self.alignment, self.bundle = max(1, alignment), max(1, alignment // 2)
-        self.search = Search(network, pricer, self.bundle)
-        self.all_open, self.baseline_ms = self.search.all_open, pricer.unfused()
+        self.search, self.room = Search(network, pricer, self.bundle), room
+        self.all_open, self.baseline_ms = self.search.all_open, (before or pricer).unfused()
 
     def for_speedup(self, importance: Importance, speedup: float) -> GatePlan:
         """The plan of least loss whose predicted time is the baseline's divided by ``speedup``.
@@ -68,7 +71,10 @@ class Planner:
                 f"{largest:.2f}x is the largest predicted one.",
                 hint=f"Ask for at most {np.floor(largest * 100) / 100:.2f}.",
             )
-        return self._gate_plan(importance, f"speed-up {speedup:.3f}", state.moves)
+        if self.room is None:
+            return self._gate_plan(importance, f"speed-up {speedup:.3f}", state.moves)
+        moves = self._within(importance, state, self.room)
+        return self._gate_plan(importance, f"speed-up {speedup:.3f}, {Budget('bytes', self.room)}", moves)
 
     def for_budget(self, importance: Importance, budget: Budget) -> GatePlan:
         """The plan of least loss that stays within a budget of time, work or size.
@@ -134,6 +140,22 @@ class Planner:
         return self._gate_plan(importance, f"global ratio {ratio:.3f}", self._widen(importance, moves))
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _within(self, importance: Importance, state: State, room: float) -> tuple[Move, ...]:
+        """Moves of a plan and what has to go beside them so that the weights fit; importance decides what that is.
+
+        Raises:
+            InputError: the weights cannot be made to fit.
+        """
+        search = self._by_size("bytes")
+        if search.pricer.total(state.is_open, state.closed) <= room:
+            return state.moves
+        small = search.run(importance, room)
+        if small.cost > room:
+            raise InputError(
+                f"The weights cannot be made to fit into {room:g} bytes: {small.cost:.6g} is the least possible."
+            )
+        return _united(state.moves, small.moves, importance)
 
     def _by_size(self, kind: str) -> Search:
         return Search(
@@ -207,6 +229,18 @@ class Planner:
             after = sum(self.pricer.prices(self.pricer.shapes(is_open, closed, layers)))
             done.append(move.model_copy(update={"saved_ms": before - after}))
         return State(tuple(done), is_open, closed, self.pricer.total(is_open, closed))
+
+
+def _united(first: tuple[Move, ...], second: tuple[Move, ...], importance: Importance) -> tuple[Move, ...]:
+    """What is closed by either of two plans."""
+    closed: dict[tuple[MoveKind, str], set[int]] = {}
+    for move in (*first, *second):
+        closed.setdefault((move.kind, move.where), set()).update(move.closed)
+    whole = {(move.kind, move.where): move for move in (*first, *second)}
+    return tuple(
+        channel_move(where, np.array(sorted(units)), importance) if kind == "channels" else whole[kind, where]
+        for (kind, where), units in closed.items()
+    )
 
 
 def require_share(ratio: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor, fx
 
+from fupruner.errors import InputError
 from fupruner.fusion.fuse import adds_into_filters, fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.cost import is_add
@@ -19,9 +20,12 @@ from fupruner.pruning.reserving import reserved_blocks
 from fupruner.records import FusionLog
 from fupruner.targets.base import CostModel, Target
 
+BESIDE_WEIGHTS = 0.99
+"""Share of a chip's room that is left for weights beside biases, which are wider."""
+
 
 def make_planner(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog, *, fit: bool = False
 ) -> tuple[GatedNetwork, Planner]:
     """Gates in a fresh copy of a graph, and a planner for them on a target.
 
@@ -30,13 +34,37 @@ def make_planner(
         inputs: tensors, batch first.
         target: decides what pays.
         fusion: of fusing the graph; what ships is fused at the same level.
+        fit: whether the weights have to fit on the target's chip.
+
+    Raises:
+        InputError: they have to, and the target has no such limit.
     """
     shapes.propagate(graph, inputs)
     cost_model, level = target.cost_model(), fusion.level
     reserved = reservable(graph, inputs, fusion, cost_model, max(1, target.alignment // 2))
     network = insert_gates(graph, activations=level != "none", reserved=reserved)
     pricer = Pricer(network, cost_model, "fused" if level == "aggressive" else "cheaper")
-    return network, Planner(network, pricer, target.name, target.alignment, target.precision)
+    return network, planner_for(network, pricer, target, fit=fit)
+
+
+def planner_for(network: GatedNetwork, pricer: Pricer, target: Target, *, fit: bool = False) -> Planner:
+    """A planner whose speed-ups are over the original as the target's reference ships it, or as the target itself does."""
+    room = room_on_chip(target) if fit else None
+    before = None if target.reference is None else Pricer(network, target.reference.cost_model())
+    return Planner(network, pricer, target.name, target.alignment, target.precision, before, room)
+
+
+def room_on_chip(target: Target) -> float:
+    """Bytes of weights that a plan may leave so that the shipped file fits on the target's chip.
+
+    Raises:
+        InputError: the target has no such limit.
+    """
+    if target.on_chip_bytes is None:
+        raise InputError(
+            f"Target {target.name} has no limit of what fits on its chip.", hint="Ask for a speed-up instead."
+        )
+    return BESIDE_WEIGHTS * target.on_chip_bytes
 
 
 def fuse_as_planned(

@@ -84,6 +84,7 @@ class Summary(Record):
         speedup: ratio baseline / final, from interleaved runs where it was measured; else of estimates.
         epochs: epochs of training behind the final network.
         seconds: wall-clock time of the whole run.
+        precision: number format of what ships, of the original in ``baseline_precision``.
     """
 
     requirement: Requirement
@@ -95,3 +96,5 @@ class Summary(Record):
     seconds: float
     hardware: str
     version: str
+    precision: str = ""
+    baseline_precision: str = ""

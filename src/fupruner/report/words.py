@@ -99,11 +99,17 @@ def before_after(summary: Summary, metric: Metric = ACCURACY) -> list[Row]:
     gained = new.accuracy - old.accuracy
     return [
         (metric.title, metric.text(old.accuracy), metric.text(new.accuracy), metric.difference(gained)),
+        *([("Ships in", summary.baseline_precision, summary.precision, "")] if quantised(summary) else []),
         ("Latency", latency(old), latency(new), change(old.latency_ms, new.latency_ms)),
         ("Speed-up", "1.00x", speedup(summary), ""),
         ("Multiply-adds", count(old.macs), count(new.macs), change(old.macs, new.macs)),
         ("Parameters", count(old.params), count(new.params), change(old.params, new.params)),
     ]
+
+
+def quantised(summary: Summary) -> bool:
+    """Whether what ships is in another number format than the original that it was timed beside."""
+    return summary.precision != summary.baseline_precision
 
 
 def latency(figures: Figures) -> str:

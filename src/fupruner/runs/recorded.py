@@ -34,7 +34,9 @@ class RecordedTarget(Target):
         self.target, self.journal = target, journal
         self.name, self.ships, self.suffix, self.precision = target.name, target.ships, target.suffix, target.precision
         self.alignment, self.operators, self.grade = target.alignment, target.operators, target.grade
-        self.judged_in, self.recipe = target.judged_in, target.recipe
+        self.judged_in, self.recipe, self.formats = target.judged_in, target.recipe, target.formats
+        self.remote, self.on_chip_bytes = target.remote, target.on_chip_bytes
+        self.reference = None if target.reference is None else RecordedTarget(target.reference, journal)
 
     def adapted(self, module: nn.Module, images: Images | None) -> Target:
         """The same target for one network and its data, with the same journal."""

@@ -78,7 +78,7 @@ def _go_on(
     task = task if task is not None else find_task(origin, options, folder)
     require_same(origin, graph, task)
     files.event("resumed", version=__version__)
-    target = get_target(options.target).adapted(graph, calibration_images(task))
+    target = get_target(options.target, options.ship, options.device).adapted(graph, calibration_images(task))
     device = RecordedTarget(target, trainer.journal)
     calibration = proof_inputs(task)
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)

@@ -88,7 +88,7 @@ def sweep(
     parsed = parse_space(space, fixed, "sweep()")
     folder, progress, inputs = Path(out), progress or watching(), example_tuple(example_inputs)
     chosen = parse_options(fixed, "sweep()")
-    target = get_target(chosen.target)
+    target = get_target(chosen.target, chosen.ship, chosen.device)
     module = as_module(model)
     name = type(model).__name__ if isinstance(model, nn.Module) else str(model)
     _claim(folder, {"model": name, "method": method, "seed": seed, "options": fixed, "space": _plain(parsed)})

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.training.outputs import Outputs
+
+if TYPE_CHECKING:
+    from fupruner.targets.device.tool import RemoteTool
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class Target(ABC):
         grade: of the latencies that ``compare`` gives.
         judged_in: where ``predict`` runs, as written beside an accuracy.
         recipe: how a file named ``model`` plus the suffix is run on the device, as commands or code.
+        formats: number formats in which networks can ship instead of the target's own: what makes the target for each, or the
+            reason why the device does not run it.
+        on_chip_bytes: of parameters that stay on the chip between runs; more is read again at every run. None where that is no question.
+        remote: what times its files on a device that is reached over ssh; None where nothing does.
+        reference: the target that ships the original which speed-ups are measured against; None where that is this one.
     """
 
     name: str
@@ -95,6 +105,10 @@ class Target(ABC):
     grade: Grade
     judged_in: str
     recipe: str
+    formats: Mapping[str, Callable[[], Target] | str] = MappingProxyType({})
+    reference: Target | None = None
+    remote: RemoteTool | None = None
+    on_chip_bytes: int | None = None
 
     @abstractmethod
     def adapted(self, module: nn.Module, images: Images | None) -> Target:

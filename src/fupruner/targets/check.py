@@ -10,9 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fupruner.errors import TargetError
+from fupruner.targets.base import Images
 from fupruner.targets.onnx_file import float_inputs, inference_copy, third_party_quiet
 from fupruner.targets.runtime import Array
 from fupruner.training.outputs import Outputs, as_tuple, lay_flat
+
+INT8_ERROR = 0.25
+"""Largest relative difference of outputs that int8 explains."""
+CALIBRATION_IMAGES = 128
+"""Images over which the ranges of activations are taken."""
 
 Run = Callable[[list[Array]], list[Array]]
 """Runs a file once: one array per input, batch first, to one array per output."""
@@ -79,6 +85,12 @@ def batch_of(inputs: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
 def arrays(tensors: tuple[Tensor, ...]) -> list[Array]:
     """Tensors as arrays on the CPU, floating-point ones as float32."""
     return [x.detach().cpu().contiguous().numpy() for x in float_inputs(tensors)]
+
+
+def calibration_of(images: Images | None, example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What int8 is calibrated on: the user's images, else the example inputs; at most 128 of them, in float32 on the CPU."""
+    found = (images(),) if images is not None else example_inputs
+    return tuple(x[:CALIBRATION_IMAGES].contiguous() for x in float_inputs(found))
 
 
 def in_chunks(run: Callable[[Array], list[Array]], inputs: Tensor, size: int, *, fixed: bool) -> Outputs:

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from fupruner.errors import InputError
-from fupruner.records import Comparison, Fact, Grade, LayerTime, Measurement
+from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
-from fupruner.targets.check import arrays, batch_of, in_chunks, random_like, worst_error
-from fupruner.targets.latency_table import LatencyTable
+from fupruner.targets.check import INT8_ERROR, arrays, batch_of, calibration_of, in_chunks, random_like, worst_error
+from fupruner.targets.device.profiled import SheetTool
+from fupruner.targets.device.tool import PythonTool
+from fupruner.targets.latency_table import Engine, LatencyTable
+from fupruner.targets.local import compared
 from fupruner.targets.node_names import file_names
 from fupruner.targets.onnx_file import float_inputs, write_onnx
+from fupruner.targets.onnx_int8 import quantise
 from fupruner.targets.profiler import node_times
 from fupruner.targets.runtime import Array, channel_block, name_feeds, open_session, run_session, runtime_name
-from fupruner.targets.timing import interleave, quartile_range
 from fupruner.training.outputs import Outputs
 
 MAX_ERROR = 1e-3
 _CHUNK = 64
+_HINT = "If only some batch sizes fail, a reshape fixes the batch size; use x.shape[0] or -1."
+_HINT_INT8 = "Calibrate on images like those that the network will see."
 
+
+_CALIBRATION_CHUNK = 32
+_CHECKED = 8
+"""Images on which an int8 file is compared with its module."""
+NO_FLOAT16 = "ONNX Runtime computes half precision in float32 here, which is slower."
 
 _RECIPE = """\
 import numpy as np
@@ -42,52 +53,74 @@ print(scores.argmax(axis=1))
 
 
 class CpuTarget(Target):
-    """ONNX files in float32, run by ONNX Runtime on this machine."""
+    """ONNX files, run by ONNX Runtime on this machine: float32, or int8 beside the original in float32.
+
+    Args:
+        int8: whether networks ship in int8.
+        images: what activations are calibrated on; the example inputs of an export where None.
+    """
 
     name = "cpu"
     ships = "ONNX"
     suffix = ".onnx"
-    precision = "float32"
     operators = None
     grade: Grade = "measured"
     recipe = _RECIPE
 
-    def __init__(self) -> None:
+    def __init__(self, *, int8: bool = False, images: Images | None = None) -> None:
         self.alignment = channel_block()
         self.judged_in = f"ONNX Runtime {onnxruntime.__version__}"
+        self._int8, self._images = int8, images
+        self.precision = "int8" if int8 else "float32"
+        self.reference = CpuTarget() if int8 else None
+        self.remote = SheetTool(PythonTool("onnxruntime_worker", "onnxruntime numpy"), self.suffix, int8, int8)
+        self.formats = MappingProxyType({"float16": NO_FLOAT16} if int8 else {"int8": cpu_int8, "float16": NO_FLOAT16})
 
     def adapted(self, module: nn.Module, images: Images | None) -> Target:
-        """Itself: nothing is quantised."""
-        return self
+        """Calibrated on these images; in float32, itself."""
+        return CpuTarget(int8=True, images=images) if self._int8 else self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
-        """Write an ONNX file and check it in the runtime, at the example's batch size and at another one.
+        """Write an ONNX file and check it in the runtime; in float32 at the example's batch size and at another one.
 
         Args:
             module: the network; it is left as it is.
-            example_inputs: tensors (N, ...), batch first.
+            example_inputs: tensors (N, ...), batch first; int8 is calibrated on them where the target was not given images.
             path: the file to write.
 
         Raises:
-            TargetError: the format cannot express the module, or outputs differ by more than 1e-3 of the largest one.
+            TargetError: the format cannot express the module, or outputs differ by more than the number format explains.
         """
         path = Path(path)
-        write_onnx(module, example_inputs, path)
-        return ExportResult((path,), self.verify(module, example_inputs, path))
+        if not self._int8:
+            write_onnx(module, example_inputs, path)
+            return ExportResult((path,), self.verify(module, example_inputs, path))
+        images = calibration_of(self._images, example_inputs)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.float")
+        try:
+            write_onnx(module, example_inputs, draft)
+            model = onnx.load(str(draft))
+        finally:
+            draft.unlink(missing_ok=True)
+        names = [entry.name for entry in model.graph.input]
+        chunks = zip(*(tensor.split(_CALIBRATION_CHUNK) for tensor in images), strict=True)
+        onnx.save(quantise(model, [dict(zip(names, arrays(chunk), strict=True)) for chunk in chunks]), str(path))
+        return ExportResult((path,), self.verify(module, batch_of(images, _CHECKED), path))
 
     def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
-        """Largest difference between module and file over three batches, relative to the largest output.
+        """Largest difference between module and file, relative to the largest output: of float32 over three batches, one of them noise.
 
         Raises:
-            TargetError: it is more than 1e-3.
+            TargetError: it is more than the number format explains.
         """
         session = open_session(Path(path))
         examples, random = float_inputs(example_inputs), random_like(example_inputs, seed=1)
-        batches = (examples, random, batch_of(random, 3 if len(examples[0]) != 3 else 2))
-        hint = "If only some batch sizes fail, a reshape fixes the batch size; use x.shape[0] or -1."
+        noise = (random, batch_of(random, 3 if len(examples[0]) != 3 else 2))
+        batches = (examples,) if self._int8 else (examples, *noise)
         return worst_error(
-            module, lambda a: run_session(session, name_feeds(session, a)), batches, path, allowed=MAX_ERROR, hint=hint
-        )
+            module, lambda a: run_session(session, name_feeds(session, a)), batches, path,
+            allowed=INT8_ERROR if self._int8 else MAX_ERROR, hint=_HINT_INT8 if self._int8 else _HINT,
+        )  # fmt: skip
 
     def predict(self, path: Path, inputs: Tensor) -> Outputs:
         """Run a file on inputs (N, ...) with all threads that PyTorch may use; its output (N, ...), or all of them.
@@ -120,24 +153,7 @@ class CpuTarget(Target):
             raise InputError("There is no file to time.", hint="Give at least one ONNX file.")
         single = arrays(batch_of(random_like(example_inputs, seed=0), 1))
         sessions = [open_session(Path(path), threads) for path in paths]
-        rounds = interleave([_runner(session, single) for session in sessions])
-        ratios = rounds.times[:, :1] / rounds.times
-        return Comparison(
-            measurements=tuple(
-                Measurement(
-                    latency_ms=float(np.median(rounds.times[:, i])),
-                    spread=quartile_range(rounds.times[:, i]),
-                    grade="measured",
-                    source=runtime_name(),
-                    target=self.name,
-                    threads=threads,
-                    runs=len(rounds.times) * rounds.repeats[i],
-                )
-                for i in range(len(paths))
-            ),
-            speedups=tuple(float(np.median(column)) for column in ratios.T),
-            spreads=tuple(quartile_range(column) for column in ratios.T),
-        )
+        return compared(self.name, runtime_name(), [_runner(session, single) for session in sessions], threads)
 
     def layer_times(self, path: Path, example_inputs: tuple[Tensor, ...], *, threads: int = 1) -> list[LayerTime]:
         """Time of each operator at batch 1 in the order of execution, from the runtime's profiler.
@@ -156,7 +172,7 @@ class CpuTarget(Target):
 
     def cost_model(self) -> CostModel:
         """Times of single layers, measured on this machine when first asked for and kept on disk."""
-        return LatencyTable()
+        return LatencyTable(engine=Engine(runtime_name(), node_times, by_name=self._int8, int8=self._int8))
 
     def inspect(self, path: Path) -> list[Fact]:
         """Nothing: the runtime is the tool, and it has timed the file."""
@@ -177,6 +193,11 @@ class CpuTarget(Target):
     def install(self) -> list[str]:
         """Nothing: ONNX Runtime comes with FuPruner."""
         return []
+
+
+def cpu_int8() -> CpuTarget:
+    """This machine's processor, networks in int8."""
+    return CpuTarget(int8=True)
 
 
 def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:

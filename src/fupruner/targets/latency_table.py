@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import onnx
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.progress import part
 from fupruner.records import Grade
 from fupruner.targets.base import CostModel
+from fupruner.targets.onnx_int8 import quantise
 from fupruner.targets.price_cache import PriceCache
 from fupruner.targets.probe import Sheet, add_layer
 from fupruner.targets.probe_ops import can_build
 from fupruner.targets.profiler import NodeTime, node_times
-from fupruner.targets.runtime import runtime_name
+from fupruner.targets.runtime import Array, runtime_name
 
 SHEET_BYTES = 8 * 2**20
 SHEET_LAYERS = 64
@@ -28,8 +33,35 @@ _REFERENCES = tuple(
 _TINY = LayerShape("add", (16, 1, 1), (16, 1, 1), bias=False, inputs=2)
 
 
+class Profile(Protocol):
+    """Runs an ONNX model and tells the times of its nodes, in the order of execution."""
+
+    def __call__(
+        self, model: bytes, inputs: list[Array], /, *, threads: int = 1, seconds: float = 1.0
+    ) -> list[NodeTime]:
+        """Typical times over about so many seconds of runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A runtime that layers are timed in.
+
+    Attributes:
+        source: runtime and processor; what prices are kept under.
+        profile: tells the times of nodes.
+        by_name: whether a node is told to belong to a layer by its name; else by its place between marks.
+        int8: whether layers compute in int8; their models are quantised as networks are.
+    """
+
+    source: str
+    profile: Profile
+    by_name: bool = False
+    int8: bool = False
+
+
 class LatencyTable(CostModel):
-    """What layers cost in ONNX Runtime on this machine.
+    """What layers cost in a runtime, on this machine unless the engine runs elsewhere.
 
     Layers that were never priced are put side by side into one model, each behind a small convolution that leaves its
     input as a preceding layer would, and timed with the runtime's profiler. Reorders of the layout that the layer asks
@@ -49,12 +81,14 @@ class LatencyTable(CostModel):
 
     Args:
         threads: threads inside an operator.
+        engine: the runtime; ONNX Runtime on this machine in float32 where None.
     """
 
     grade: Grade = "table"
 
-    def __init__(self, threads: int = 1) -> None:
-        self.source = runtime_name()
+    def __init__(self, threads: int = 1, engine: Engine | None = None) -> None:
+        self._engine = engine or Engine(runtime_name(), node_times)
+        self.source = f"{self._engine.source}{', int8' if self._engine.int8 else ''}"
         self.threads = threads
         self._cache = PriceCache(self.source, threads)
 
@@ -78,8 +112,14 @@ class LatencyTable(CostModel):
 
     def _measure(self, sheet: Sheet, group: Sequence[LayerShape]) -> None:
         """Time a sheet and keep its layers' times, as if the machine were as fast now as when the table was begun."""
-        nodes = node_times(sheet.model(len(group)), sheet.arrays(), threads=self.threads, seconds=_seconds(len(group)))
-        times = dict(zip(group, _times(nodes, len(group)), strict=True))
+        model, arrays = sheet.model(len(group)), sheet.arrays()
+        if self._engine.int8:
+            model = quantise(
+                onnx.load_from_string(model), [dict(zip(sheet.inputs, arrays, strict=True))]
+            ).SerializeToString()
+        nodes = self._engine.profile(model, arrays, threads=self.threads, seconds=_seconds(len(group)))
+        found = _times_by_name(nodes, len(group)) if self._engine.by_name else _times(nodes, len(group))
+        times = dict(zip(group, found, strict=True))
         begun = {layer: self._cache.get(layer) or times[layer] for layer in _REFERENCES}
         pace = sum(begun.values()) / sum(times[layer] for layer in _REFERENCES)
         self._cache.add({**{layer: ms * pace for layer, ms in times.items()}, **begun})
@@ -138,6 +178,19 @@ def _times(nodes: Sequence[NodeTime], layers: int) -> list[float]:
         elif current is not None and role not in ("s", "f"):
             times[current] += node.ms
             trailing = node.ms if node.kind == "ReorderOutput" else 0.0
+    return [max(ms, 1e-4) for ms in times]
+
+
+def _times_by_name(nodes: Sequence[NodeTime], layers: int) -> list[float]:
+    """Milliseconds of each layer of an int8 sheet: nodes that are named after it, quantising in between included.
+
+    There is no blocked layout in int8: what stands before a layer is channels last already, as in a network.
+    """
+    times = [0.0] * layers
+    for node in nodes:
+        match = re.match(r"q(\d+)(?!\d)", node.name)
+        if match is not None:
+            times[int(match[1])] += node.ms
     return [max(ms, 1e-4) for ms in times]
 
 

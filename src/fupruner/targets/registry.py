@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from fupruner.errors import NotAvailableError, TargetError, unknown_name
+from fupruner.errors import InputError, TargetError, unknown_name
 from fupruner.targets.base import Target
 
 GROUP = "fupruner.targets"
@@ -24,12 +24,12 @@ BUILT_IN = tuple(
         ("edge-tpu", "edge_tpu.target:EdgeTpuTarget"),
         ("jetson-nano", "jetson.target:jetson_nano"),
         ("jetson-tx2", "jetson.target:jetson_tx2"),
+        ("litert-cpu", "litert_cpu.target:LiteRtTarget"),
         ("ncs", "myriad.target:ncs"),
         ("ncs2", "myriad.target:ncs2"),
+        ("openvino-cpu", "openvino_cpu.target:OpenVinoTarget"),
     )
 )
-
-NOT_YET = ("openvino-cpu", "litert-cpu")
 
 
 def target_names() -> tuple[str, ...]:
@@ -37,22 +37,42 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(_available()))
 
 
-def get_target(name: str) -> Target:
+def get_target(name: str, ship: str = "auto", device: str | None = None) -> Target:
     """Make the target of this name.
 
+    Args:
+        name: one of ``target_names()``.
+        ship: number format of the shipped file; ``auto`` for the target's own.
+        device: address of a machine on which latency is measured, see ``ssh.Address``; None for what is here.
+
     Raises:
-        NotAvailableError: the device is known, but this version cannot serve it yet.
-        InputError: the name is unknown; the hint gives the nearest known ones.
+        InputError: the name is unknown (the hint gives the nearest known ones), or the device does not run the number format.
         TargetError: the package that brings the target is broken.
     """
     available = _available()
     if name in available:
-        return _load(available[name])
-    if name in NOT_YET:
-        raise NotAvailableError(
-            f"Target {name!r} is not available in this version; available: {', '.join(sorted(available))}."
-        )
-    raise unknown_name("target", name, [*available, *NOT_YET])
+        target = _shipping(_load(available[name]), ship)
+        return target if device is None else _elsewhere(target, device)
+    raise unknown_name("target", name, available)
+
+
+def _elsewhere(target: Target, device: str) -> Target:
+    from fupruner.targets.remote import on_device  # noqa: PLC0415 - only where a device was named
+
+    return on_device(target, device)
+
+
+def _shipping(target: Target, ship: str) -> Target:
+    """The target in the number format that was asked for."""
+    if ship in ("auto", target.precision):
+        return target
+    maker = target.formats.get(ship, "")
+    if not isinstance(maker, str):
+        return maker()
+    can = [target.precision, *(name for name, value in target.formats.items() if not isinstance(value, str))]
+    raise InputError(
+        f"Target {target.name} does not ship {ship}. {maker}".rstrip(), hint=f"It ships {' or '.join(can)}."
+    )
 
 
 def _available() -> dict[str, EntryPoint]:

@@ -60,8 +60,8 @@ class Recorder:
         self.calls.append(("prune", amount))
         return self._result(model)
 
-    def export(self, module: nn.Module, example_inputs: object, path: Path, target: str = "cpu") -> ExportResult:
-        self.calls.append(("export", {"path": path, "target": target}))
+    def export(self, module: nn.Module, example_inputs: object, path: Path, **how: Any) -> ExportResult:
+        self.calls.append(("export", {"path": path, **how}))
         return ExportResult((path,), 1e-6)
 
     def _result(self, model: nn.Module) -> Fake:
@@ -142,7 +142,7 @@ def test_json_is_the_only_thing_on_stdout(recorder: Recorder, tmp_path: Path) ->
         (("optimize", DIGITS, "--data", "digits"), "--out"),
         (("fuse", DIGITS, "--level", "max"), "Unknown fusion level 'max'"),
         (("fuse", DIGITS, "--out", "fused.pth"), "must end in .onnx or .pt2"),
-        (("prune", DIGITS, "--out", "{out}.onnx"), "exactly one of --ratio and --speedup"),
+        (("prune", DIGITS, "--out", "{out}.onnx"), "exactly one of --ratio, --speedup and --fit-on-chip"),
         (("prune", DIGITS, "--out", "{out}.onnx", "--ratio", "1.5"), "--ratio 1.5"),
         (("prune", DIGITS, "--out", "{out}.onnx", "--speedup", "0.5"), "--speedup 0.5: must be more than 1"),
         (("bench", "none.onnx"), "There is no file none.onnx"),
@@ -189,8 +189,9 @@ def test_fuse_json_is_the_log(recorder: Recorder) -> None:
 def test_prune_passes_the_ratio_and_exports(recorder: Recorder, tmp_path: Path) -> None:
     result = invoke("prune", DIGITS, "--ratio", 0.5, "--out", tmp_path / "pruned.onnx")
     assert result.exit_code == 0, result.output
-    assert recorder.calls[0] == ("prune", {"target": "cpu", "data": None, "ratio": 0.5})
-    assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", "target": "cpu"})
+    how = {"target": "cpu", "ship": "auto", "data": None}
+    assert recorder.calls[0] == ("prune", {"ratio": 0.5, "device": None, "fit_on_chip": False, **how})
+    assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", **how})
     assert "Predicted time on cpu (table): 1.00 ms -> 0.500 ms." in result.stdout
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from fupruner.cli import shell
-from fupruner.errors import FuPrunerError, InputError, NotAvailableError, TargetError
+from fupruner.errors import FuPrunerError, InputError, TargetError
 from unit.report.builder import summary
 
 
@@ -34,7 +34,6 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "code"),
     [
         (InputError("x"), 2),
-        (NotAvailableError("x"), 2),
         (TargetError("x"), 1),
         (FuPrunerError("x"), 1),
         (KeyboardInterrupt(), 130),

@@ -45,7 +45,7 @@ def prune(model: Callable[[], nn.Module] = nets.Chain, **how: Any) -> None:
         ({"ratio": float("nan")}, "ratio is nan; it must lie between 0 and 1"),
         ({"ratio": 0.001}, "A ratio of 0.001 removes nothing"),
         ({"speedup": 1.0}, "speed-up is 1.0; it must be more than 1"),
-        ({"ratio": 0.5, "speedup": 2.0}, "exactly one of ratio and speedup"),
+        ({"ratio": 0.5, "speedup": 2.0}, "exactly one of ratio, speedup and fit_on_chip"),
         ({"ratio": 0.5, "importance": "fischer"}, "Did you mean fisher"),
         ({"ratio": 0.5, "importance": "fisher"}, "needs data"),
         ({"ratio": 0.5, "data": Noise(shape=(1, 8, 8))}, "does not take calibration images of shape 1x1x8x8"),
@@ -69,3 +69,22 @@ def test_network_with_nothing_to_prune_is_refused() -> None:
 def test_ratio_of_channels_where_only_branches_can_go_is_refused() -> None:
     with pytest.raises(InputError, match="removes nothing"):
         prune(OnlyABranch, ratio=0.5)
+
+
+def test_fit_on_chip_needs_a_chip_and_something_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fupruner.targets.edge_tpu.target import EdgeTpuTarget
+
+    with pytest.raises(InputError, match="Target cpu has no limit of what fits on its chip"):
+        prune(fit_on_chip=True)
+    monkeypatch.setattr(EdgeTpuTarget, "export", lambda *_: None)
+    with pytest.raises(InputError, match="The parameters fit on the chip already"):
+        prune(fit_on_chip=True, target="edge-tpu")
+    monkeypatch.setattr(EdgeTpuTarget, "on_chip_bytes", 1500)
+    model = nets.randomise(nets.Chain())
+
+    def shipped(module: nn.Module) -> int:  # norms are folded
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        return sum(p.numel() for layer in layers for p in layer.parameters())
+
+    small = fupruner.prune(model, X, fit_on_chip=True, target="edge-tpu").module
+    assert shipped(model) > 1500 >= shipped(small)

@@ -152,6 +152,38 @@ def test_plan_stays_within_a_budget_of_size(kind: str) -> None:
     assert 0.3 * whole[kind] < after[kind] <= 0.6 * whole[kind]
 
 
+def test_plan_for_a_speedup_leaves_what_fits() -> None:
+    network = nets.gated(nets.Residual(32), 3, 8, 8)
+    room = 0.3 * sum(weights(p.shape) for p in network.layers)
+
+    def left(planner: Planner) -> int:
+        plan = planner.for_speedup(flat(network), 1.2)
+        assert plan.record.baseline_ms / plan.record.predicted_ms >= 1.2
+        return sum(weights(shape) for shape in planner.pricer.shapes(plan.is_open, plan.closed_branches) if shape)
+
+    assert left(planner_of(network)) > room
+    fitting = Planner(network, Pricer(network, ByWork()), "made-up", 8, "int8", room=room)
+    assert left(fitting) <= room
+    assert "bytes" in fitting.for_speedup(flat(network), 1.2).record.budget
+    with pytest.raises(InputError, match=r"cannot be made to fit into 1 bytes: \d+ is the least possible"):
+        Planner(network, Pricer(network, ByWork()), "made-up", 8, "int8", room=1).for_speedup(flat(network), 1.2)
+
+
+def test_speedup_is_over_what_the_user_has_now() -> None:
+    class Slower(ByWork):
+        """Everything takes twice as long."""
+
+        def price(self, layers: Sequence[LayerShape]) -> list[float]:
+            return [2 * price for price in super().price(layers)]
+
+    network = nets.gated(nets.Residual(32), 3, 8, 8)
+    plan = Planner(
+        network, Pricer(network, ByWork()), "made-up", 8, "int8", before=Pricer(network, Slower())
+    ).for_speedup(flat(network), 1.8)
+    assert plan.record.moves == ()
+    assert plan.record.baseline_ms == pytest.approx(2 * plan.record.predicted_ms)
+
+
 def test_impossible_budget_names_the_least_possible() -> None:
     network = nets.gated(nets.Chain(), 3, 8, 8)
     with pytest.raises(InputError, match=r"macs of 1 are out of reach: \d+ is the least possible"):

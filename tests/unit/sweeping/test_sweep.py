@@ -58,7 +58,7 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         fakes.fake_run(out, options)
 
     monkeypatch.setattr(pools, "optimize", optimize)
-    monkeypatch.setattr(module, "get_target", lambda name: Device())
+    monkeypatch.setattr(module, "get_target", lambda *_: Device())
     return ran
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fupruner.errors import InputError, TargetError
-from fupruner.targets import cpu, timing
+from fupruner.targets import cpu, local, timing
 from fupruner.targets.cpu import CpuTarget
 from fupruner.targets.onnx_file import write_onnx
 
@@ -41,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        cpu, "interleave", lambda runs: timing.interleave(runs, slot_seconds=0.001, total_seconds=0.1, least_rounds=3)
+        local, "interleave", lambda runs: timing.interleave(runs, slot_seconds=0.001, total_seconds=0.1, least_rounds=3)
     )
 
 

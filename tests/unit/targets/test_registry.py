@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from fupruner.errors import InputError, NotAvailableError, TargetError
+from fupruner.errors import InputError, TargetError
 from fupruner.targets import registry
 from fupruner.targets.cpu import CpuTarget
 
@@ -48,13 +48,31 @@ def test_unknown_target_names_the_nearest() -> None:
         registry.get_target("jetson-tx3")
 
 
-@pytest.mark.parametrize("name", registry.NOT_YET)
-def test_known_device_without_support_says_so_in_one_line(name: str) -> None:
-    with pytest.raises(
-        NotAvailableError, match=f"Target '{name}' is not available in this version; available: .*cpu"
-    ) as caught:
-        registry.get_target(name)
-    assert "\n" not in str(caught.value)
+def test_number_format_is_a_target_of_its_own() -> None:
+    shipped = registry.get_target("cpu", "int8")
+    assert shipped.precision == "int8"
+    assert shipped.reference is not None
+    assert shipped.reference.precision == "float32"
+    assert registry.get_target("cpu", "float32").reference is None
+    assert registry.get_target("edge-tpu", "int8").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("name", "ship", "message"),
+    [
+        (
+            "jetson-tx2",
+            "int8",
+            r"Target jetson-tx2 does not ship int8\. Neither GPU computes in INT8 .*\nIt ships float16\.",
+        ),
+        ("ncs2", "int8", r"Target ncs2 does not ship int8\. .* FP16\.\nIt ships float16\."),
+        ("edge-tpu", "float32", r"Target edge-tpu does not ship float32\.\nIt ships int8\."),
+        ("cpu", "float16", r"Target cpu does not ship float16\. .*\nIt ships float32 or int8\."),
+    ],
+)
+def test_number_format_that_the_device_lacks_is_refused(name: str, ship: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        registry.get_target(name, ship)
 
 
 @pytest.mark.usefixtures("plug_ins")

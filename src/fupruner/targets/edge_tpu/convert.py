@@ -50,7 +50,7 @@ def to_float_tflite(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> by
     image = batch_of(float_inputs(example_inputs), 1)
     if len(image) != 1 or image[0].dim() != 4:
         shapes = ", ".join("x".join(map(str, x.shape)) for x in image)
-        raise TargetError(f"The Edge TPU takes networks of one image; this one takes {shapes}.")
+        raise TargetError(f"TFLite files are written for networks of one image; this one takes {shapes}.")
     with quiet(), tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
         import litert_torch  # noqa: PLC0415 - heavy, and an extra
 
@@ -73,7 +73,12 @@ def quantise(model: bytes, images: Sequence[Array]) -> bytes:
         TargetError: the libraries are missing, or an operator cannot be quantised.
     """
     with quiet():
-        from ai_edge_quantizer import quantizer, recipe  # noqa: PLC0415 - heavy, and an extra
+        from ai_edge_quantizer import (  # noqa: PLC0415 - heavy, and an extra
+            calibrator,
+            quantizer,
+            recipe,
+            recipe_manager,
+        )
 
         rules: list[dict[str, Any]] = recipe.static_wi8_ai8()
         settings = rules[0]["op_config"]
@@ -84,13 +89,22 @@ def quantise(model: bytes, images: Sequence[Array]) -> bytes:
             "op_config": {**settings, "weight_tensor_config": weights},
         }
         try:
-            worker = quantizer.Quantizer(model)
+            worker, manager = quantizer.Quantizer(model), recipe_manager.RecipeManager()
             worker.load_quantization_recipe([*rules, linear])
+            manager.load_quantization_recipe([*rules, linear])
             key, name = _signature(model)
-            ranges = worker.calibrate({key: [{name: image} for image in images]}, num_threads=1)
-            return bytes(worker.quantize(ranges).quantized_model)
+            seen = calibrator.Calibrator(model, num_threads=1, qsv_update_func=_widened)
+            seen.calibrate({key: [{name: image} for image in images]}, manager)
+            return bytes(worker.quantize(seen.get_model_qsvs()).quantized_model)
         except Exception as error:
             raise TargetError(f"The network cannot be quantised: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+def _widened(known: dict[str, Array], new: dict[str, Array]) -> dict[str, Array]:
+    """The range that holds both; the quantiser's own moving average would clip what a few images reach."""
+    if not known:
+        return new
+    return {"min": np.minimum(known["min"], new["min"]), "max": np.maximum(known["max"], new["max"])}
 
 
 def _signature(model: bytes) -> tuple[str, str]:

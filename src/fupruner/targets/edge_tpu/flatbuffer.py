@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from fupruner.errors import TargetError
 from fupruner.targets.edge_tpu.convert import quiet
 
@@ -51,7 +53,7 @@ def read_model(content: bytes) -> Any:
     """
     if content[4:8] != b"TFL3":
         raise TargetError("This is no TFLite file.")
-    model = _schema().ModelT.InitFromPackedBuf(content, 0)
+    model = schema().ModelT.InitFromPackedBuf(content, 0)
     for buffer in model.buffers:  # weights may lie behind the model's own tables; old runtimes look inside only
         if buffer.offset > 1:
             buffer.data = list(content[buffer.offset : buffer.offset + buffer.size])
@@ -74,7 +76,7 @@ def zero_pads(content: bytes) -> bytes:
     Raises:
         TargetError: the padded value may be negative; the layer is named.
     """
-    model, schema = read_model(content), _schema()
+    model, tables = read_model(content), schema()
     kinds = _kinds(model)
     for graph in model.subgraphs:
         makers = {int(out): op for op in graph.operators for out in op.outputs}
@@ -93,11 +95,56 @@ def zero_pads(content: bytes) -> bytes:
                 pads.buffer,
             )  # unused now, and no longer a float
             op.inputs = op.inputs[:2]
-            op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.PadOptions, schema.PadOptionsT()
+            op.builtinOptionsType, op.builtinOptions = tables.BuiltinOptions.PadOptions, tables.PadOptionsT()
     for code in model.operatorCodes:
         if _name_of(code) == "PADV2":
-            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.PAD
+            code.builtinCode = code.deprecatedBuiltinCode = tables.BuiltinOperator.PAD
     return write_model(model)
+
+
+def sampled(content: bytes) -> bytes:
+    """The float model with every n-th pixel taken by a max-pool over one pixel, in place of a strided slice, which the device lacks.
+
+    Shortcuts that are subsampled and padded with zero channels have such slices. Others stay as they are.
+    """
+    model, tables = read_model(content), schema()
+    kinds = _kinds(model)
+    pool = tables.OperatorCodeT()
+    pool.builtinCode = pool.deprecatedBuiltinCode = tables.BuiltinOperator.MAX_POOL_2D
+    pool.version = 1
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            strides = _pixel_strides(model, graph, op) if kinds[op.opcodeIndex] == "STRIDED_SLICE" else None
+            if strides is None:
+                continue
+            if pool not in model.operatorCodes:
+                model.operatorCodes.append(pool)
+            op.opcodeIndex, op.inputs = model.operatorCodes.index(pool), op.inputs[:1]
+            op.builtinOptionsType, options = tables.BuiltinOptions.Pool2DOptions, tables.Pool2DOptionsT()
+            options.padding, options.filterHeight, options.filterWidth = tables.Padding.VALID, 1, 1
+            options.strideH, options.strideW = strides
+            op.builtinOptions = options
+    return write_model(model)
+
+
+def _pixel_strides(model: Any, graph: Any, op: Any) -> tuple[int, int] | None:
+    """Strides of a slice that takes whole images, every n-th pixel from the first on; None for any other."""
+    source = [int(n) for n in graph.tensors[int(op.inputs[0])].shape]
+    begin, end, strides = (_whole_numbers(model, graph, int(i)) for i in op.inputs[1:4])
+    options = op.builtinOptions
+    if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask or len(source) != 4 or len(strides) != 4:
+        return None
+    starts = all(value == 0 or options.beginMask >> axis & 1 for axis, value in enumerate(begin))
+    ends = all(value >= source[axis] or options.endMask >> axis & 1 for axis, value in enumerate(end))
+    if not (starts and ends and strides[0] == strides[3] == 1 and min(strides) >= 1 and len(end) == 4):
+        return None
+    return strides[1], strides[2]
+
+
+def _whole_numbers(model: Any, graph: Any, number: int) -> list[int]:
+    """The constant behind a tensor of int32; empty where it is computed."""
+    data = model.buffers[graph.tensors[number].buffer].data
+    return [] if data is None else [int(n) for n in np.frombuffer(bytes(data), dtype=np.int32)]
 
 
 def for_old_runtimes(content: bytes) -> bytes:
@@ -121,7 +168,7 @@ def require_runnable(content: bytes) -> None:
         TargetError: names the operator or the value, and what would replace it.
     """
     model = read_model(content)
-    kinds, types = _kinds(model), _names(_schema().TensorType)
+    kinds, types = _kinds(model), _names(schema().TensorType)
     if len(model.subgraphs) != 1:
         raise TargetError(f"The file has {len(model.subgraphs)} graphs; the Edge TPU runs one, without control flow.")
     graph = model.subgraphs[0]
@@ -186,14 +233,15 @@ def _kinds(model: Any) -> list[str]:
 
 def _name_of(code: Any) -> str:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _names(_schema().BuiltinOperator).get(number, str(number))
+    return _names(schema().BuiltinOperator).get(number, str(number))
 
 
 def _names(enumeration: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
 
 
-def _schema() -> Any:
+def schema() -> Any:
+    """The classes of TFLite's tables, from an extra."""
     with quiet():
         from ai_edge_litert import schema_py_generated  # noqa: PLC0415 - an extra
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fupruner.errors import InputError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
-from fupruner.targets.check import in_chunks, worst_error
+from fupruner.targets.check import INT8_ERROR, calibration_of, in_chunks, worst_error
+from fupruner.targets.device.networks import EdgeTpuTool
 from fupruner.targets.edge_tpu import compiler, old_runtimes
 from fupruner.targets.edge_tpu.convert import EXTRA, open_interpreter, quantise, run_interpreter, to_float_tflite
 from fupruner.targets.edge_tpu.cost import MIB, ON_CHIP, SOURCE, EdgeTpuModel, Pace, network_ms
@@ -23,16 +24,12 @@ from fupruner.targets.edge_tpu.flatbuffer import (
     input_bytes,
     operators_of,
     require_runnable,
+    sampled,
     zero_pads,
 )
 from fupruner.targets.onnx_device import estimated_comparison
 from fupruner.targets.onnx_file import float_inputs
 from fupruner.training.outputs import Outputs
-
-MAX_ERROR = 0.25
-"""Largest relative difference of outputs that int8 explains."""
-CALIBRATION = 128
-"""Images over which the ranges of activations are taken."""
 
 _RECIPE = """\
 edgetpu_compiler -s model.tflite      # version 16 or newer, on any x86-64 Debian; writes model_edgetpu.tflite
@@ -63,6 +60,8 @@ class EdgeTpuTarget(Target):
     grade: Grade = "estimated"
     judged_in = "LiteRT, in int8"
     recipe = _RECIPE
+    remote = EdgeTpuTool()
+    on_chip_bytes = int(ON_CHIP * MIB)
 
     def __init__(self, images: Images | None = None, *, streams: bool = False) -> None:
         self._images, self._streams = images, streams
@@ -84,18 +83,13 @@ class EdgeTpuTarget(Target):
             TargetError: an operator cannot be quantised or run, or int8 is not enough.
         """
         path = Path(path)
-        images = self._calibration(example_inputs)
-        floating = zero_pads(to_float_tflite(module, example_inputs))
+        images = calibration_of(self._images, example_inputs)[0]
+        floating = sampled(zero_pads(to_float_tflite(module, example_inputs)))
         content = for_old_runtimes(quantise(floating, [x.permute(0, 2, 3, 1).numpy() for x in images.split(1)]))
         require_runnable(content)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return ExportResult((path,), self.verify(module, (images[:8],), path))
-
-    def _calibration(self, example_inputs: tuple[Tensor, ...]) -> Tensor:
-        """Images (N, C, H, W) in float32, at most 128."""
-        found = self._images() if self._images is not None else float_inputs(example_inputs)[0]
-        return found.detach().cpu().float()[:CALIBRATION].contiguous()
 
     def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
         """Largest difference between module and file on the example inputs, relative to the largest output."""
@@ -103,7 +97,7 @@ class EdgeTpuTarget(Target):
         batches = [(image,) for image in float_inputs(example_inputs)[0].split(1)[:8]]
         hint = "Calibrate on images like those that the network will see."
         return worst_error(
-            module, lambda a: run_interpreter(interpreter, a[0]), batches, Path(path), allowed=MAX_ERROR, hint=hint
+            module, lambda a: run_interpreter(interpreter, a[0]), batches, Path(path), allowed=INT8_ERROR, hint=hint
         )
 
     def predict(self, path: Path, inputs: Tensor) -> Outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.jetson import era
 from fupruner.targets.jetson.cost import ALIGNMENT, NANO, NANO_PACE, TX2, TX2_PACE, Device, Pace, Roofline
 from fupruner.targets.jetson.operators import OPERATORS, OPSET, require_buildable
+from fupruner.targets.jetson.remote import TrtexecTool
 from fupruner.targets.jetson.script import SCRIPT
 from fupruner.targets.onnx_device import (
     compare_files,
@@ -44,10 +46,14 @@ class JetsonTarget(Target):
     operators = OPERATORS
     grade: Grade = "estimated"
     recipe = _RECIPE
+    formats = MappingProxyType(
+        {"int8": NO_INT8, "float32": "TensorRT builds the engine in FP16, which both run faster."}
+    )
 
     def __init__(self, name: str, title: str, device: Device, pace: Pace) -> None:
         self.name, self._title, self._device = name, title, device
         self.judged_in = judged_in_half()
+        self.remote = TrtexecTool(title)
         self._model = Roofline(title, device, pace)
 
     def adapted(self, module: nn.Module, images: Images | None) -> Target:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
 from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.device.networks import MyriadTool
 from fupruner.targets.myriad import compiler
 from fupruner.targets.myriad.cost import Myriad2, MyriadX
 from fupruner.targets.myriad.stages import total_stages
@@ -78,6 +80,7 @@ class MyriadTarget(Target):
 
     ships = "ONNX opset 11"
     suffix = ".onnx"
+    formats = MappingProxyType({"int8": "Its engines and vector processors compute in FP16."})
     precision = "float16"
     operators = OPERATORS
     grade: Grade = "estimated"
@@ -85,6 +88,7 @@ class MyriadTarget(Target):
     def __init__(self, stick: Stick) -> None:
         self.name, self.alignment = stick.name, 8
         self.judged_in = judged_in_half()
+        self.remote = MyriadTool()
         self.recipe = _RECIPE.format(version=stick.version)
         self._stick = stick
 

@@ -1,0 +1,1 @@
+"""What runs on a device that is reached over ssh, and what asks it."""
