@@ -1,10 +1,10 @@
-"""Where does fusion help a plan? CIFAR-10 ResNets pruned for cpu and ncs2 with every fusion level.
+"""Where does fusion help a plan? CIFAR-10 ResNets pruned with every fusion level.
 
 For each target, level and asked speed-up: the plan that ``optimize`` would make first (Fisher scores on 1,024 training images,
 branches weighed jointly), cut, compensated by least squares on 512 training images, and fused at that level. Given are the accuracy
 on the first 2,000 validation images before any training, the predicted speed-up over the unfused original, multiply-adds, Adds and
 identity filters of the fused network (of those that all gated shortcuts carried), and whole blocks that are gone. Nothing is timed: the
-costs of cpu are a table of layers timed on this machine, those of ncs2 are estimates. ``--epochs`` adds what ``optimize`` comes to after
+costs of cpu are a table of layers timed on this machine, those of ncs2 are estimates, and macs counts multiply-adds. ``--epochs`` adds what ``optimize`` comes to after
 so many epochs, on all 5,000 validation images (the two halves together). One seed per row.
 
     python benchmarks/fusion_levels.py [--depth 20] [--targets cpu ncs2] [--levels none auto] [--speedups 1.5 2] [--epochs 1]
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from counting import announce
 from torch import fx
 
 import fupruner
@@ -29,7 +30,7 @@ from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.importance import fisher
-from fupruner.pruning.prepare import make_planner
+from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
@@ -63,7 +64,7 @@ def planned(graph: fx.GraphModule, task: Classification, target: Target, level: 
     network.set(plan.is_open, plan.closed_branches)
     inputs = [task.inputs(batch) for batch in task.calibration_batches(512)]
     small = compensate(network, slim(network, INPUTS), graph, inputs).eval()
-    fused, _ = fuse_graph(small, INPUTS, level, cost_model=cost_model)
+    fused, _ = fuse_as_planned(network, small, INPUTS, level, cost_model)
     size = cost.figures(fused)
     convs = sum(module.out_channels for module in fused.modules() if isinstance(module, torch.nn.Conv2d))
     widths = sum(n for name, n in plan.record.widths_after.items() if name != "linear")
@@ -95,12 +96,14 @@ def main() -> None:
     """Fill in the rows that were asked for, and keep the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--targets", nargs="+", default=("cpu", "ncs2"))
+    parser.add_argument("--targets", nargs="+", default=("cpu", "ncs2", "macs"))
     parser.add_argument("--levels", nargs="+", default=LEVELS)
     parser.add_argument("--speedups", nargs="+", type=float, default=(1.5, 2.0))
     parser.add_argument("--epochs", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(0)
+    described = tempfile.TemporaryDirectory()
+    announce(Path(described.name))
     task = Classification(load_data(str(DATA / "cifar10" / "jpeg")), 128, "light")
     graph = trace(model(options.depth), INPUTS)
     shapes.propagate(graph, INPUTS)

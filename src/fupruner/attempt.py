@@ -47,7 +47,8 @@ class Setting:
     """What all attempts of a run share.
 
     Attributes:
-        graph: the traced original; also the teacher. Never modified.
+        graph: the traced original. Never modified.
+        teacher: computes the same, see ``pruning.hints.folded_teacher``.
         task: what the search looks at.
         judge: the same task with validation data that the search does not look at, or ``task`` where there is none.
         fusion: of fusing the original at the level asked for.
@@ -57,6 +58,7 @@ class Setting:
     """
 
     graph: fx.GraphModule
+    teacher: fx.GraphModule
     example_inputs: tuple[Tensor, ...]
     task: Task
     judge: Task
@@ -181,7 +183,7 @@ def _train(
     setting.trainer.train(
         module, setting.task, _schedule(options, total), start=start, stop=stop, optimizer=optimizer,
         weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
-        teacher=setting.graph if options.distill else None, hints=learnt if options.distill_features else None,
+        teacher=setting.teacher if options.distill else None, hints=learnt if options.distill_features else None,
         hint_weight=options.distill_features, on_skip=setting.progress.advance,
     )  # fmt: skip
 

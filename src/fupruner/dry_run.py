@@ -47,7 +47,7 @@ def preview(
     device = device.adapted(graph, calibration_images(task))
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     nowhere = Path()  # nothing is written
-    setting = Setting(graph, inputs, task, task, device, options, fusion, nowhere, nowhere, progress)
+    setting = Setting(graph, graph, inputs, task, task, device, options, fusion, nowhere, nowhere, progress)
     progress.stage("score and plan", None)
     network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip)
     asked = options.speedup or FIRST

@@ -28,6 +28,7 @@ from fupruner.one_shot import prune
 from fupruner.options import Options, parse_options, write_options
 from fupruner.progress import Catching, Progress, Silent, watching
 from fupruner.pruning.gates import require_prunable
+from fupruner.pruning.hints import folded_teacher
 from fupruner.pruning.importance import criterion
 from fupruner.pruning.prepare import make_planner
 from fupruner.records import Figures, FusionLog, Measurement
@@ -213,18 +214,10 @@ def carry_out(
         looked_at, held_out = RecordedTask(task, trainer.journal, lambda: trainer.is_current).divided()
         progress = Catching(progress, lambda: trainer.is_catching_up)
         setting = Setting(
-            graph,
-            inputs,
-            looked_at,
-            held_out,
-            target,
-            options,
-            fusion,
-            run.file("baseline" + target.suffix),
-            run.path,
-            progress,
-            trainer,
-        )
+            graph=graph, teacher=folded_teacher(graph, inputs), example_inputs=inputs, task=looked_at, judge=held_out, target=target,
+            options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), folder=run.path, progress=progress,
+            trainer=trainer,
+        )  # fmt: skip
         baseline = _baseline(setting)
         run.event("baseline", **baseline.model_dump())
         progress.note(

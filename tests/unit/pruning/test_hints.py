@@ -9,9 +9,10 @@ from torch import nn
 from fupruner.graph import shapes
 from fupruner.graph.trace import trace
 from fupruner.pruning.gates import insert_gates
-from fupruner.pruning.hints import hints
+from fupruner.pruning.hints import folded_teacher, hints
 from fupruner.pruning.slim import slim
-from fupruner.training.features import FeatureLoss, recorded
+from fupruner.training.features import FeatureLoss, recorded, stage_ends
+from helpers import FLOAT32, assert_same_function, randomize
 
 
 def two_stages() -> nn.Sequential:
@@ -45,3 +46,37 @@ def test_maps_of_the_slimmed_network_are_the_teachers_where_nothing_changed_befo
         graph(*inputs), small(*inputs)
         assert FeatureLoss(own, taught, {"1": found["1"]})().item() < 1e-12
         assert FeatureLoss(own, taught, {"4": None})().item() > 0
+
+
+def with_norms(*, last: bool) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 12, 3, padding=1),
+        nn.BatchNorm2d(12),
+    ]
+    return randomize(nn.Sequential(*layers, *([] if last else [nn.ReLU()]), nn.Flatten(), nn.Linear(192, 4)))  # type: ignore[return-value]
+
+
+def test_the_teacher_computes_the_same_maps_without_norms() -> None:
+    inputs = (torch.randn(2, 3, 8, 8),)
+    graph = trace(with_norms(last=False), inputs)
+    shapes.propagate(graph, inputs)
+    teacher = folded_teacher(graph, inputs)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
+    assert_same_function(graph, teacher, *inputs, tolerance=FLOAT32)
+    names = stage_ends(graph)
+    assert names == ("2", "6")
+    with recorded(graph, names) as expected, recorded(teacher, names) as found, torch.no_grad():
+        graph(*inputs), teacher(*inputs)
+        assert all(torch.allclose(expected[name], found[name], atol=1e-5) for name in names)
+
+
+def test_a_norm_that_ends_a_stage_is_not_folded_away() -> None:
+    inputs = (torch.randn(2, 3, 8, 8),)
+    graph = trace(with_norms(last=True), inputs)
+    shapes.propagate(graph, inputs)
+    assert folded_teacher(graph, inputs) is graph
