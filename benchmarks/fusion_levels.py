@@ -4,8 +4,8 @@ For each target, level and asked speed-up: the plan that ``optimize`` would make
 branches weighed jointly), cut, compensated by least squares on 512 training images, and fused at that level. Given are the accuracy
 on the first 2,000 validation images before any training, the predicted speed-up over the unfused original, multiply-adds, Adds and
 identity filters of the fused network (of those that all gated shortcuts carried), and whole blocks that are gone. Nothing is timed: the
-costs of cpu are a table of layers timed on this machine, those of ncs2 are estimates, and macs counts multiply-adds. ``--epochs`` adds what ``optimize`` comes to after
-so many epochs, on all 5,000 validation images (the two halves together). One seed per row.
+costs of cpu are a table of layers timed on this machine, those of ncs2 are estimates, and macs counts multiply-adds. ``--epochs`` adds
+what ``optimize`` comes to after so many epochs, on all 5,000 validation images (the two halves together). One seed per row.
 
     python benchmarks/fusion_levels.py [--depth 20] [--targets cpu ncs2] [--levels none auto] [--speedups 1.5 2] [--epochs 1]
 """

@@ -17,11 +17,10 @@ from fupruner.models.resolve import Model, as_module
 from fupruner.options import Options
 from fupruner.pruning.budget import Budget
 from fupruner.pruning.compensate import compensate, require_fit
-from fupruner.pruning.gates import GatedNetwork, insert_gates, require_prunable
+from fupruner.pruning.gates import GatedNetwork, require_prunable
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
 from fupruner.pruning.plan import Planner, require_share
-from fupruner.pruning.prepare import planner_for, room_on_chip
-from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.prepare import fuse_as_planned, make_planner, room_on_chip
 from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
@@ -61,7 +60,7 @@ def prune(
         target: for alignment and cost.
         importance: a name of ``pruning.importance.CRITERIA``; by default ``fisher`` where data is given, else ``l2``.
         data: a task whose calibration images the scores are taken on.
-        fusion: level at which the network is fused before it is pruned and again afterwards.
+        fusion: level at which the network is fused in the end; plans price that form.
         ship: number format in which it will ship, see ``Options.ship``.
         device: where it is timed, see ``Options.device``.
 
@@ -90,9 +89,9 @@ class _Shot:
     """What planning and cutting work on.
 
     Attributes:
-        graph: the original, fused as asked; never modified.
-        network: the same with gates.
-        fusion: level at which what is left is fused again.
+        graph: the original, its norms folded where it is fused at all; never modified.
+        network: the same with gates, also for the channels of shortcuts that ship as filters.
+        fusion: level at which what is left is fused.
     """
 
     graph: fx.GraphModule
@@ -107,7 +106,7 @@ class _Shot:
         """Let what is left take over what was cut, and fuse what pruning freed."""
         if self.data is not None:
             slimmed = compensate(gated, slimmed, self.graph, calibration_inputs(self.data))
-        return fuse_graph(slimmed, self.inputs, self.fusion, cost_model=self.target.cost_model())[0]
+        return fuse_as_planned(gated, slimmed, self.inputs, self.fusion, self.target.cost_model())[0]
 
 
 def _require_one_amount(ratio: float | None, speedup: float | None, *, fit_on_chip: bool) -> None:
@@ -136,13 +135,13 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     """
     traced = trace(model, inputs)
     target = target.adapted(traced, None if data is None else calibration_images(data))
-    cost_model = target.cost_model()
-    graph, _ = fuse_graph(traced, inputs, fusion, cost_model=cost_model)
-    network = insert_gates(graph, activations=fusion != "none")
+    graph, log = fuse_graph(traced, inputs, "none" if fusion == "none" else "basic")
+    if fusion not in ("none", "basic"):
+        _, log = fuse_graph(graph, inputs, fusion, cost_model=target.cost_model())
+    network, planner = make_planner(graph, inputs, target, log)
     require_prunable(network)
     if data is not None:
         require_fit(graph, calibration_inputs(data, 1))
-    planner = planner_for(network, Pricer(network, cost_model), target)
     return _Shot(graph, inputs, network, planner, target, data, fusion)
 
 

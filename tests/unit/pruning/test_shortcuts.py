@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fupruner.fusion.fuse import adds_into_filters, fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.trace import trace
+from fupruner.one_shot import prune
 from fupruner.pruning.budget import SizeModel
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import CRITERIA, NEEDS_DATA, fisher, l2
@@ -259,3 +260,20 @@ def test_scores_without_data_give_every_shortcut_the_weight_of_a_layer(name: str
         own = scores.units[shortcut.group.units]
         assert own.sum() == pytest.approx(1)
         assert (own > 0).all()
+
+
+def test_pruning_in_one_shot_counts_from_the_network_as_it_came_and_ships_identity_filters() -> None:
+    model = randomize(Net())
+    plans = {
+        level: prune(model, X.float(), speedup=1.4, target="ncs2", fusion=level) for level in ("basic", "aggressive")
+    }
+    plan = plans["aggressive"].plan
+    assert plan.baseline_ms == plans["basic"].plan.baseline_ms
+    assert plan.predicted_ms <= plan.baseline_ms / 1.4
+    assert sum(plan.carried_before.values()) == 56
+    module = plans["aggressive"].module
+    assert isinstance(module, torch.fx.GraphModule)
+    assert not kinds(module)["add"]
+    for block, carried in plan.carried_after.items():
+        if carried:
+            assert module.get_submodule(f"{block}.conv1").out_channels == plan.widths_after[f"{block}.conv1"] + carried
