@@ -140,6 +140,27 @@ def file_layer_times(model: CostModel, path: Path) -> list[LayerTime]:
     ]
 
 
+def require_room(module: nn.Module, path: Path, device: str, room: float) -> None:
+    """Refuse a network that a device's memory cannot hold.
+
+    Args:
+        module: the network.
+        path: what was exported of it.
+        device: what it is called in the message.
+        room: bytes that a network may use there.
+
+    Raises:
+        TargetError: says how much is needed.
+    """
+    weights = sum(parameter.numel() for parameter in module.parameters())
+    needed = memory_bytes([layer.shape for layer in file_layers(path)], weights)
+    if needed > room:
+        raise TargetError(
+            f"The network needs {needed / 1e9:.1f} GB in half precision; {device} has {room / 1e9:.1f} GB for it.",
+            hint="Ask for a smaller network, or a smaller input.",
+        )
+
+
 def memory_bytes(layers: Sequence[LayerShape], weights: int) -> int:
     """Bytes in half precision of weights and of the two largest neighbouring activations."""
     largest = max((_elements(layer.in_shape) + _elements(layer.out_shape) for layer in layers), default=0)

@@ -85,12 +85,23 @@ def file_layers(path: Path) -> list[FileLayer]:
     return layers
 
 
-def _shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every value at batch 1."""
+def _take_one_image(model: onnx.ModelProto, path: Path) -> None:
+    """Set an open batch to one; a fixed batch of more is not what a device is timed at."""
+    weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if len(dims) and not dims[0].dim_value:
             dims[0].dim_value = 1
+        if len(dims) and dims[0].dim_value != 1 and value.name not in weights:
+            raise TargetError(
+                f"{path} takes {dims[0].dim_value} images at once; devices are timed at one.",
+                hint="Export it for one image.",
+            )
+
+
+def _shapes(model: onnx.ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every value at batch 1."""
+    _take_one_image(model, path)
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:

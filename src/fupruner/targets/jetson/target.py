@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.jetson import era
@@ -20,12 +19,11 @@ from fupruner.targets.onnx_device import (
     compare_files,
     file_layer_times,
     judged_in_half,
-    memory_bytes,
     predict_half,
+    require_room,
     verify_half,
     write_fixed,
 )
-from fupruner.targets.onnx_layers import file_layers
 from fupruner.training.outputs import Outputs
 
 _RECIPE = """\
@@ -69,7 +67,7 @@ class JetsonTarget(Target):
         path = Path(path)
         write_fixed(module, example_inputs, path, OPSET)
         require_buildable(path, f"The {self._title}")
-        self._require_room(module, path)
+        require_room(module, path, f"the {self._title}", self._device.memory)
         error = self.verify(module, example_inputs, path)
         script = path.with_suffix(".sh")
         script.write_text(SCRIPT, encoding="utf-8")
@@ -77,16 +75,6 @@ class JetsonTarget(Target):
         if era.ENVIRONMENT.interpreter is not None:
             era.check(path)
         return ExportResult((path, script), error)
-
-    def _require_room(self, module: nn.Module, path: Path) -> None:
-        weights = sum(parameter.numel() for parameter in module.parameters())
-        needed = memory_bytes([layer.shape for layer in file_layers(path)], weights)
-        if needed > self._device.memory:
-            raise TargetError(
-                f"The network needs {needed / 1e9:.1f} GB in half precision; "
-                f"the {self._title} has {self._device.memory / 1e9:.1f} GB for it.",
-                hint="Ask for a smaller network, or a smaller input.",
-            )
 
     def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
         """Largest difference between module and file in emulated half precision, relative to the largest output."""

@@ -22,6 +22,7 @@ from fupruner.targets.onnx_device import (
     judged_in_half,
     predict_half,
     require_operators,
+    require_room,
     verify_half,
     write_fixed,
 )
@@ -29,6 +30,8 @@ from fupruner.targets.onnx_layers import file_layers
 from fupruner.training.outputs import Outputs
 
 OPSET = 11
+MEMORY = 0.5e9
+"""Bytes of memory on either stick."""
 
 _NAMES = """
 Add AveragePool BatchNormalization Clip Concat Constant Conv ConvTranspose DepthToSpace Div Dropout Elu Exp Flatten Floor Gather
@@ -105,6 +108,7 @@ class MyriadTarget(Target):
         path = Path(path)
         write_fixed(module, example_inputs, path, OPSET)
         require_operators(path, OPERATORS, self._stick.chip, INSTEAD)
+        require_room(module, path, "the stick", MEMORY)
         error = self.verify(module, example_inputs, path)
         blob = path.with_suffix(".blob")
         if not compiler.installed():
