@@ -73,6 +73,7 @@ def test_command_succeeds_and_prints_the_result(finished: tuple[Result, Path]) -
 def test_result_has_the_documented_form(finished: tuple[Result, Path]) -> None:
     written = json.loads((finished[1] / "result.json").read_text())
     keys = {"requirement", "baseline", "final", "speedup", "target", "epochs", "seconds", "hardware", "version"}
+    keys |= {"precision", "baseline_precision"}
     assert set(written) == keys
     assert set(written["requirement"]) == {"max_drop", "satisfied"}
     for side in ("baseline", "final"):
@@ -235,3 +236,25 @@ def test_shortcuts_train_as_adds_and_ship_as_identity_filters(weights: Path, tmp
         if carried:
             assert len(shipped[f"{block}.conv1.weight"]) == plan["widths_after"][f"{block}.conv1"] + carried
     assert "Identity filters reserved for shortcuts" in (out / "report.html").read_text()
+
+
+def test_int8_is_what_is_judged_and_shipped_beside_a_float_original(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "int8"
+    result = run("optimize", MODEL, "--weights", weights, "--data", "digits", "--out", out, "--ship", "int8", "--speedup", 1.2,
+                 "--epochs", 1, "--max-drop", 30, "--batch-size", 64)  # fmt: skip
+    assert result.exit_code in (0, 1), result.output
+    summary = json.loads((out / "result.json").read_text())
+    assert (summary["baseline_precision"], summary["precision"]) == ("float32", "int8")
+    kinds = {
+        name: {node.op_type for node in onnx.load(str(out / f"{name}.onnx")).graph.node}
+        for name in ("baseline", "model")
+    }
+    assert "QuantizeLinear" in kinds["model"]
+    assert "QuantizeLinear" not in kinds["baseline"]
+    assert "Ships as ONNX, int8" in result.stdout
+    assert "int8" in (out / "report.html").read_text()
+    logits, labels = predictions(out / "model.onnx", digits().validation)
+    held = json.loads((out / "judgement.json").read_text())
+    figures = (summary["final"]["accuracy"], held["searched_final"])
+    accuracy = 100 * float((logits.argmax(1) == labels).mean())
+    assert min(figures) - 0.2 <= accuracy <= max(figures) + 0.2  # the whole lies between its halves

@@ -65,6 +65,16 @@ class SideEnvironment:
         (self.folder / "installed.json").write_text(json.dumps({"python": self.python, "packages": self.packages}))
         return python
 
+    def run(self, program: str, arguments: Sequence[str], seconds: int) -> str:
+        """Run a program that its packages brought; what it prints.
+
+        Raises:
+            TargetError: it is not installed, fails, or takes too long.
+        """
+        if self.interpreter is None:
+            raise TargetError(f"The environment {self.name} is not installed.")
+        return _run([str(self.folder / "bin" / program), *arguments], f"run {program}", seconds)
+
     def call(self, script: Path, arguments: Sequence[str], seconds: int, extra: dict[str, str] | None = None) -> Any:
         """Run a script in it that prints one JSON object on its last line.
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.check import batch_of, worst_error
 from fupruner.targets.device.networks import MyriadTool
-from fupruner.targets.myriad import compiler
+from fupruner.targets.myriad import compiler, optimizer
 from fupruner.targets.myriad.cost import Myriad2, MyriadX
 from fupruner.targets.myriad.stages import total_stages
 from fupruner.targets.onnx_device import (
+    HALF_ERROR,
     compare_files,
     file_layer_times,
     judged_in_half,
@@ -26,6 +28,7 @@ from fupruner.targets.onnx_device import (
     verify_half,
     write_fixed,
 )
+from fupruner.targets.onnx_file import float_inputs
 from fupruner.targets.onnx_layers import file_layers
 from fupruner.training.outputs import Outputs
 
@@ -100,7 +103,7 @@ class MyriadTarget(Target):
         return self
 
     def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
-        """Write an ONNX file for batch 1, check it in half precision, and compile it where the compiler is installed.
+        """Write an ONNX file for batch 1, check it in half precision; IR and blob beside it where the vendor's tools are installed.
 
         Raises:
             TargetError: the device lacks an operator, half precision is not enough, or the compiler refuses the file.
@@ -110,11 +113,20 @@ class MyriadTarget(Target):
         require_operators(path, OPERATORS, self._stick.chip, INSTEAD)
         require_room(module, path, "the stick", MEMORY)
         error = self.verify(module, example_inputs, path)
-        blob = path.with_suffix(".blob")
-        if not compiler.installed():
-            return ExportResult((path,), error)
-        compiler.compile_file(path, self._stick.platform, blob)
-        return ExportResult((path, blob), error)
+        files = [path]
+        if optimizer.installed():
+            files += self._write_ir(module, example_inputs, path)
+        if compiler.installed():
+            files.append(path.with_suffix(".blob"))
+            compiler.compile_file(path, self._stick.platform, files[-1])
+        return ExportResult(tuple(files), error)
+
+    def _write_ir(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> tuple[Path, Path]:
+        """IR beside the ONNX file, run once in the runtime of its years: it has to compute what the module does."""
+        xml, weights = optimizer.write_ir(path, path.parent)
+        images = batch_of(float_inputs(example_inputs), 1)
+        worst_error(module, lambda values: optimizer.run_ir(xml, values), [images], xml, allowed=HALF_ERROR)
+        return xml, weights
 
     def verify(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> float:
         """Largest difference between module and file in emulated half precision, relative to the largest output."""
@@ -156,11 +168,17 @@ class MyriadTarget(Target):
         get = f"fupruner targets --install {self.name}"
         return [
             Tool("Myriad compiler (OpenVINO 2021.4.2)", "compiles files with no stick attached", found, get),
+            Tool(
+                "Model Optimizer (OpenVINO 2021.4.2)",
+                "writes IR version 10 in FP16 beside the ONNX file",
+                "installed" if optimizer.installed() else "",
+                get,
+            ),
             Tool("libusb-1.0", "is loaded by the compiler", compiler.usb_library(), "apt-get install libusb-1.0-0"),
         ]
 
     def install(self) -> list[str]:
-        """Build the side environment with the vendor's compiler, for both sticks.
+        """Build the side environments with the vendor's compiler and Model Optimizer, for both sticks.
 
         Raises:
             TargetError: libusb or Python 3.9 is missing, or the packages cannot be installed.
@@ -169,7 +187,7 @@ class MyriadTarget(Target):
             raise TargetError(
                 "libusb-1.0 is missing, which the Myriad compiler loads.", hint="apt-get install libusb-1.0-0"
             )
-        return [str(compiler.ENVIRONMENT.install())]
+        return [str(environment.install()) for environment in (compiler.ENVIRONMENT, optimizer.ENVIRONMENT)]
 
 
 def ncs2() -> MyriadTarget:
