@@ -12,7 +12,7 @@ CHECKED := src tests examples site_hooks $(wildcard benchmarks)
 quietly = @out=$$($(1) 2>&1) || { printf '%s\n' "$$out"; echo "failed: $(1)"; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign lint format types docs bench clean
+.PHONY: help demo test campaign lint format types docs bench package clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ docs: $(INSTALLED) ## build the documentation into site/, and check what it and 
 
 bench: $(INSTALLED) ## run every script in benchmarks/
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+package: $(INSTALLED) ## build wheel and source archive into dist/, and try the wheel in an empty environment
+	@rm -rf dist build/clean
+	$(call quietly,$(BIN)/python -m build --outdir dist)
+	@echo "Installing the wheel into an empty environment ..."
+	@$(PYTHON) -m venv build/clean && build/clean/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	@cd build/clean && bin/fupruner --version && bin/fupruner fuse fupruner:resnet20 --out fused.onnx --quiet >/dev/null \
+		&& bin/fupruner prune fupruner:resnet20 --ratio 0.25 --out pruned.onnx --quiet >/dev/null && bin/fupruner bench fused.onnx pruned.onnx
 
 clean: ## remove what was built, except runs/ and the environment
 	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -54,5 +54,5 @@ def test_python_runs(block: str, tmp_path: Path) -> None:
 
 def test_make_lists_every_target() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "lint", "types", "docs", "bench", "clean"):
+    for target in ("demo", "test", "lint", "types", "docs", "bench", "package", "clean"):
         assert f"make {target} " in listed
