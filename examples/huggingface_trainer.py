@@ -16,18 +16,25 @@ import torch.nn.functional as F
 from plain_loop import digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from transformers import (
-    EvalPrediction,
-    ResNetConfig,
-    ResNetForImageClassification,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
 
 import fupruner
+
+try:
+    from transformers import (
+        EvalPrediction,
+        ResNetConfig,
+        ResNetForImageClassification,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+except Exception as error:  # a torchvision that does not fit the torch here raises anything
+    raise SystemExit(
+        f"Transformers cannot be imported: {error}\n"
+        "pip install transformers accelerate; if they are there: install the torchvision that belongs to your torch, or none."
+    ) from None
 
 SIZE = 16
 EXAMPLE = torch.zeros(1, 1, SIZE, SIZE)

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from plain_loop import EXAMPLE, accuracy, digits, fit, loss, network
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fupruner
+
+try:
+    import pytorch_lightning as pl
+except Exception as error:  # a torchvision that does not fit the torch here raises anything
+    raise SystemExit(
+        f"PyTorch Lightning cannot be imported: {error}\n"
+        "pip install pytorch-lightning; if it is there: install the torchvision that belongs to your torch, or none."
+    ) from None
 
 
 class Pruning(pl.Callback):

@@ -57,6 +57,25 @@ def test_segmentation_is_brought_as_a_task(example, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "metric.json").read_text()) == {"name": "mean IoU", "unit": "%"}
 
 
+def test_detector_is_brought_as_a_task(example, tmp_path: Path) -> None:
+    detector: ModuleType = example("detector")
+    scenes = detector.scenes(64, seed=3)
+    _, truth, radii = scenes.tensors
+    perfect = torch.full((64, 4 + detector.CLASSES, len(detector.PITCH)), -9.0)
+    cells = detector.owners(truth, radii)
+    sides = torch.cat([detector.CENTRES[cells] - truth[..., :2], truth[..., 2:] - detector.CENTRES[cells]], -1)
+    raw = torch.log(torch.expm1((sides / (2 * detector.PITCH[cells])[..., None]).clamp(min=1e-3)))
+    for kind in range(detector.CLASSES):
+        perfect[torch.arange(64), 4 + kind, cells[:, kind]] = 9.0
+        perfect[torch.arange(64), :4, cells[:, kind]] = raw[:, kind]
+    batches = iter(perfect.split(64))
+    assert detector.mean_average_precision(lambda images: next(batches), scenes) > 95  # two may share a cell
+    result = detector.main(tmp_path / "run", images=512, epochs=4)
+    assert result.speedup > 1.2
+    assert result.baseline.accuracy > 25
+    assert result.final.accuracy > result.baseline.accuracy - 10
+
+
 def check_loop(outcome: tuple[float, float, object], epochs: int) -> None:
     before, after, result = outcome
     assert before > 85
