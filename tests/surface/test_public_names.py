@@ -10,8 +10,20 @@ import pytest
 
 import fupruner
 
-FUNCTIONS = {"optimize", "fuse", "prune", "export", "measure", "load", "resume"}
-HEAVY = ("datasets", "plotly", "onnxruntime", "typer", "rich")
+FUNCTIONS = {"optimize", "fuse", "prune", "export", "measure", "load", "resume", "show_progress"}
+HEAVY = (
+    "datasets",
+    "lightning_fabric",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "plotly",
+    "pydantic",
+    "rich",
+    "scipy",
+    "tensorboard",
+    "typer",
+)
 
 
 def test_functions_are_public() -> None:
