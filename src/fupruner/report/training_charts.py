@@ -35,7 +35,7 @@ def gates(run: RunReport) -> Chart:
     for place, history in enumerate(run.history):
         data += _by_decision(history, place) if decided else _by_epoch(history, place)
     every = 1 if decided else tick(max(len(history.epochs) for history in run.history))
-    across = axis("training step") if decided else axis("epoch", dtick=every)
+    across = axis("training step", rangemode="nonnegative") if decided else axis("epoch", dtick=every)
     layout = laid_out(xaxis=across, yaxis=axis("gates", rangemode="tozero"), barmode="group")
     when = "decision" if decided else "epoch"
     alternative = f"Chart of closed and reopened gates at each {when} of {len(run.history)} attempts."
