@@ -16,15 +16,17 @@ FLAGS = {
         "--batch-size", "--checkpoint-every", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
         "--max-drop", "--options", "--dry-run", "--out", "--seed", "--speedup", "--target", "--threads",
         "--tensorboard", "--train-split", "--ship", "--device", "--fit-on-chip", "--validation-split",
-        "--weights", "MODEL",
+        "--input-shape", "--mean-std", "--weights", "MODEL",
     },
-    "fuse": {"--only", "--target", "--without", "--help", "--input-shape", "--json", "--level", "--out", "--weights", "MODEL"},
+    "fuse": {"--data", "--only", "--target", "--without", "--help", "--input-shape", "--mean-std",
+        "--json", "--level", "--out", "--weights", "MODEL"},
     "prune": {
-        "--data", "--device", "--fit-on-chip", "--help", "--input-shape", "--json", "--out", "--ratio", "--ship", "--speedup",
+        "--data", "--device", "--fit-on-chip", "--help", "--input-shape", "--mean-std",
+        "--json", "--out", "--ratio", "--ship", "--speedup",
         "--target", "--weights", "MODEL",
     },
     "bench": {"--device", "--help", "--json", "--target", "--threads", "FILE"},
-    "export": {"--data", "--help", "--input-shape", "--json", "--out", "--ship", "--target", "--weights", "MODEL"},
+    "export": {"--data", "--help", "--input-shape", "--mean-std", "--json", "--out", "--ship", "--target", "--weights", "MODEL"},
     "targets": {"--help", "--install", "--json"},
     "report": {"--help", "--json", "--out", "RUN"},
     "sweep": {"--help", "--json", "--out", "--ray", "OPTIONS.toml"},
@@ -32,7 +34,7 @@ FLAGS = {
     "resume": {"--help", "--json", "RUN"},
 }  # fmt: skip
 COMMANDS = typer.main.get_command(app)
-SCREEN = (100, 42)
+SCREEN = (100, 45)
 """Columns and lines of a screen that every help page fits on."""
 
 

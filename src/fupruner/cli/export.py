@@ -16,11 +16,11 @@ from fupruner.cli.inputs import (
     InputShape,
     Json,
     Weights,
-    labelled_images,
     load_network,
     new_folder,
     require_calibration,
 )
+from fupruner.cli.pictures import MeanStd, labelled_images
 from fupruner.cli.shell import messages, output, print_json, results_only
 
 
@@ -37,6 +37,7 @@ def export(
         str | None, typer.Option("--data", help="Images to calibrate int8 on, named as for 'optimize'.")
     ] = None,
     input_shape: InputShape = None,
+    mean_std: MeanStd = None,
     json: Json = False,
 ) -> None:
     """Write a network in a target's format, and check the file in the target's runtime."""
@@ -49,7 +50,7 @@ def export(
     name = "model" + device.suffix
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
-        images = None if data is None else labelled_images(network, data)
+        images = None if data is None else labelled_images(network, data, mean_std)
         out.mkdir(parents=True, exist_ok=True)
         result = fupruner.export(network.module, network.inputs, out / name, target=target, data=images, ship=ship)
     if json:

@@ -14,11 +14,11 @@ from fupruner.cli.inputs import (
     Json,
     Network,
     Weights,
-    labelled_images,
     load_network,
     new_file,
     not_the_input,
 )
+from fupruner.cli.pictures import MeanStd, labelled_images
 from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import fired_table, operator_table, refused_table
 from fupruner.errors import unknown_name
@@ -45,6 +45,7 @@ def fuse(
         typer.Option("--data", help="Images on which the result is proved too, named as for 'optimize'."),
     ] = None,
     input_shape: InputShape = None,
+    mean_std: MeanStd = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .onnx or .pt2.")] = None,
     json: Json = False,
 ) -> None:
@@ -57,7 +58,7 @@ def fuse(
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
         chosen = {"level": level, "target": target, "only": tuple(only or ()), "without": tuple(without or ())}
-        images = {} if data is None else {"data": labelled_images(network, data)}
+        images = {} if data is None else {"data": labelled_images(network, data, mean_std)}
         log = _run(network, {**chosen, **images}, out)
     if json:
         print_json({**log.model_dump(mode="json"), "out": out})

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fupruner.targets.base import Target
-    from fupruner.training.task import Task
 
 InputShape = Annotated[
     str | None, typer.Option("--input-shape", help="One input without the batch, like 3x32x32, if not known.")
@@ -63,20 +62,6 @@ class Network:
     inputs: tuple[Tensor, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-
-
-def labelled_images(network: Network, source: str) -> Task:
-    """Images with labels for a network, named as for ``optimize``.
-
-    Raises:
-        InputError: the images cannot be read or do not fit the network.
-    """
-    from fupruner.training.data import check_labels, load_data
-    from fupruner.training.task import Classification
-
-    images = load_data(source, image_shape=tuple(network.inputs[0].shape[1:]), mean=network.mean, std=network.std)
-    check_labels(images, outputs_of(network.module, network.inputs))
-    return Classification(images)
 
 
 def load_network(model: str, weights: Path | None, shape: str | None) -> Network:

@@ -13,7 +13,8 @@ import typer
 import fupruner
 from fupruner.bars import RichProgress
 from fupruner.cli.flags import combined, default, option
-from fupruner.cli.inputs import Json, Weights, example_inputs, new_folder, outputs_of
+from fupruner.cli.inputs import InputShape, Json, Weights, example_inputs, new_folder, outputs_of
+from fupruner.cli.pictures import MeanStd, read_images
 from fupruner.cli.processes import is_main
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import carried_table, fired_table, move_table, operator_table, summary_table, width_table
@@ -40,6 +41,8 @@ def optimize(
     data: Annotated[str, typer.Option("--data", help=DATA_HELP)],
     out: Annotated[Path, typer.Option("--out", help="Folder of the run; new or empty.")],
     weights: Weights = None,
+    input_shape: InputShape = None,
+    mean_std: MeanStd = None,
     options_file: Annotated[
         Path | None, typer.Option("--options", help="Options file, see 'fupruner init'; flags override it.")
     ] = None,
@@ -70,7 +73,8 @@ def optimize(
     if is_main():
         new_folder(out)
     with results_only(json), RichProgress(messages()) as progress:
-        job = _load(options, model, weights, data, splits=_splits(train_split, validation_split), progress=progress)
+        look = {"shape": input_shape, "mean_std": mean_std, "splits": _splits(train_split, validation_split)}
+        job = _load(options, model, weights, data, look=look, progress=progress)
         if dry_run:
             foreseen = fupruner.preview(job.module, job.inputs, job.task, progress=progress, **job.options)
         else:
@@ -113,24 +117,24 @@ def _splits(train: str | None, validation: str | None) -> dict[str, str]:
 
 
 def _load(
-    options: Options, model: str, weights: Path | None, data: str, *, splits: dict[str, str], progress: RichProgress
+    options: Options, model: str, weights: Path | None, data: str, *, look: dict[str, Any], progress: RichProgress
 ) -> _Job:
     """Load what the names stand for, cheapest first."""
     from fupruner.models.resolve import load_model
     from fupruner.runs.origin import named_source
     from fupruner.targets.registry import get_target
-    from fupruner.training.data import check_labels, load_data
+    from fupruner.training.data import check_labels
     from fupruner.training.task import labelled_images
 
     get_target(options.target, options.ship, options.device)
     loaded = load_model(model, weights)
-    images = load_data(data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **splits)
+    images = read_images(loaded, data, **look)
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
     check_labels(images, outputs_of(loaded.module, inputs))
     task = labelled_images(images, options)
     for note in images.notes:
         progress.note(note)
-    source = named_source(model, weights, data, images, task.augment, splits)
+    source = named_source(model, weights, data, images, task.augment, look["splits"])
     return _Job(loaded.module, inputs, task, source, options.model_dump())
 
 

@@ -17,12 +17,12 @@ from fupruner.cli.inputs import (
     Json,
     Network,
     Weights,
-    labelled_images,
     load_network,
     new_file,
     not_the_input,
     require_calibration,
 )
+from fupruner.cli.pictures import MeanStd, labelled_images
 from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
@@ -45,6 +45,7 @@ def prune(
         str | None, typer.Option("--data", help="Images to score filters on, named as for 'optimize'.")
     ] = None,
     input_shape: InputShape = None,
+    mean_std: MeanStd = None,
     json: Json = False,
 ) -> None:
     """Prune MODEL in one shot; nothing is trained and accuracy is not looked at (see 'optimize').
@@ -66,7 +67,7 @@ def prune(
     amount = {name: value for name, value in (("ratio", ratio), ("speedup", speedup)) if value is not None}
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
-        images = None if data is None else labelled_images(network, data)
+        images = None if data is None else labelled_images(network, data, mean_std)
         asked = {**amount, "device": device, "fit_on_chip": fit_on_chip}
         plan = _run(network, asked, {"target": target, "ship": ship, "data": images}, out)
     if json:

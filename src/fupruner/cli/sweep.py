@@ -12,6 +12,7 @@ import typer
 import fupruner
 from fupruner.bars import RichProgress
 from fupruner.cli.inputs import Json, example_inputs, outputs_of
+from fupruner.cli.pictures import read_images
 from fupruner.cli.shell import REQUIREMENT_NOT_MET, messages, output, print_json, results_only
 from fupruner.cli.tables import table
 from fupruner.options import Options
@@ -33,7 +34,7 @@ def sweep(
     Run the same command again to go on with an interrupted sweep. OPTIONS.toml, for example:
 
     \b
-      model = "fupruner:resnet20"        # also: weights, train_split, validation_split
+      model = "fupruner:resnet20"        # also: weights, input_shape, mean_std, train_split, validation_split
       data = "path/to/images"
       method = "grid"                    # or "search", with trials = 20 and seed = 0
       \\[options]                           # the same for all trials
@@ -57,15 +58,13 @@ def sweep(
 def _run(given: SweepFile, out: Path, ray: str | None) -> fupruner.SweepResult:
     from fupruner.models.resolve import load_model
     from fupruner.targets.registry import get_target
-    from fupruner.training.data import check_labels, load_data
+    from fupruner.training.data import check_labels
     from fupruner.training.task import labelled_images
 
     options = Options(**given.options)
     get_target(options.target, options.ship, options.device)
     loaded = load_model(given.model, given.weights)
-    images = load_data(
-        given.data, image_shape=loaded.input_shape, mean=loaded.mean, std=loaded.std, **given.splits
-    )  # fmt: skip
+    images = read_images(loaded, given.data, given.splits, given.input_shape, given.mean_std)
     inputs = example_inputs(tuple(images.train.images.shape[1:]))
     check_labels(images, outputs_of(loaded.module, inputs))
     with RichProgress(messages()) as progress:

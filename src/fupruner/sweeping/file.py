@@ -36,6 +36,8 @@ class SweepFile(BaseModel):
     model: str
     data: str
     weights: Path | None = None
+    input_shape: str | None = None
+    mean_std: str | None = None
     train_split: str | None = None
     validation_split: str | None = None
     method: Method = "grid"
