@@ -58,8 +58,9 @@ def test_cpu_is_timed_there_with_its_layers(loopback: object, tmp_path: Path) ->
     assert measured.source.startswith("ONNX Runtime")
     assert measured.source.endswith(f"@127.0.0.1:{loopback.port})")  # type: ignore[attr-defined]
     assert measured.runs > 9
-    kinds = {layer.kind for layer in target.layer_times(files[0], EXAMPLE)}
-    assert "Conv" in kinds or "FusedConv" in kinds
+    layers = target.layer_times(files[0], EXAMPLE)
+    assert {"/0/Conv", "/2/Conv"} <= {layer.name for layer in layers}
+    assert all(layer.grade == "measured" for layer in layers)
 
 
 def test_prices_are_measured_there_once_and_kept_by_device(loopback: object, monkeypatch: pytest.MonkeyPatch) -> None:

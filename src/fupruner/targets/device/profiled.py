@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from fupruner.records import LayerTime
 from fupruner.targets.base import CostModel
 from fupruner.targets.device.tool import PythonTool, RemoteTool, Timed, read_layers
 from fupruner.targets.latency_table import Engine, LatencyTable
 from fupruner.targets.litert_cpu.table import LiteRtTable
+from fupruner.targets.node_names import file_names
 from fupruner.targets.profiler import NodeTime
 from fupruner.targets.runtime import Array
 from fupruner.targets.ssh import Shell
@@ -39,8 +42,12 @@ class SheetTool(RemoteTool):
         return self.python.compare(shell, paths, self.suffix, threads)
 
     def layer_times(self, shell: Shell, path: Path, threads: int) -> list[LayerTime]:
-        """Times of a file's nodes there."""
-        return read_layers(self.python.ask(shell, "layers", [path], self.suffix, threads).get("layers"), shell)
+        """Times of a file's nodes there, under the names that they have in the file."""
+        times = read_layers(self.python.ask(shell, "layers", [path], self.suffix, threads).get("layers"), shell)
+        if self.suffix != ".onnx":
+            return times
+        names = file_names(onnx.load(str(path)).graph, [(time.name, time.kind) for time in times])
+        return [time.model_copy(update={"name": name}) for name, time in zip(names, times, strict=True)]
 
     def cost_model(self, shell: Shell, own: CostModel) -> CostModel:
         """A table of single layers measured there."""
