@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fupruner.errors import InputError, TargetError
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.targets.edge_tpu import compiler, old_runtimes
 from fupruner.targets.edge_tpu.compiler import parse_log
-from fupruner.targets.edge_tpu.cost import EdgeTpuModel, network_ms, weight_bytes
+from fupruner.targets.edge_tpu.cost import EdgeTpuModel, Pace, elements, network_ms, weight_bytes
 from fupruner.targets.edge_tpu.target import EdgeTpuTarget
 
 MIB = 2**20
@@ -102,13 +103,21 @@ def test_prices_add_up_to_the_estimate_of_the_network(widths: tuple[int, ...]) -
     size = sum(map(weight_bytes, layers))
     model = EdgeTpuModel(streams=size > 7.65 * MIB)
     total = model.overhead_ms + sum(model.price(layers))
-    assert total == pytest.approx(network_ms(3 * 64, sum(layer.macs for layer in layers), size))
+    assert total == pytest.approx(
+        network_ms(3 * 64, sum(layer.macs for layer in layers), sum(map(elements, layers)), size)
+    )
 
 
 def test_what_does_not_fit_on_the_chip_is_streamed() -> None:
-    full = network_ms(0, 0, round(7.65 * MIB))
-    assert full == pytest.approx(0.84 + 0.020 * 7.65, rel=1e-4)
-    assert network_ms(0, 0, round(8.65 * MIB)) - full == pytest.approx(2.22, rel=1e-4)
+    full = network_ms(0, 0, 0, round(7.65 * MIB))
+    assert full == pytest.approx(Pace().run, rel=1e-4)
+    assert network_ms(0, 0, 0, round(8.65 * MIB)) - full == pytest.approx(Pace().streamed, rel=1e-4)
+
+
+def test_add_behind_a_layer_reads_two_tensors_and_writes_one() -> None:
+    plain = conv(8, 16)
+    assert elements(plain) == 24 * 64
+    assert elements(dataclasses.replace(plain, fused_add=True)) == 24 * 64 + 3 * 16 * 64
 
 
 def test_large_network_makes_parameters_dear() -> None:

@@ -37,12 +37,13 @@ _NO_FLOAT = {"FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16"}
 
 @dataclass(frozen=True)
 class FileOperator:
-    """One operator of a file: its name and output, multiply-adds, bytes of constants."""
+    """One operator of a file: the layer's name, multiply-adds, bytes of constants, activations that it reads and writes."""
 
     name: str
     kind: str
     macs: int
     weight_bytes: int
+    elements: int
 
 
 def read_model(content: bytes) -> Any:
@@ -189,7 +190,11 @@ def operators_of(content: bytes) -> list[FileOperator]:
     graph, kinds = model.subgraphs[0], _kinds(model)
     return [
         FileOperator(
-            _output_name(graph, op), kinds[op.opcodeIndex], _macs(graph, op, kinds), _constant_bytes(model, graph, op)
+            _output_name(graph, op),
+            kinds[op.opcodeIndex],
+            _macs(graph, op, kinds),
+            _constant_bytes(model, graph, op),
+            _elements(model, graph, op),
         )
         for op in graph.operators
     ]
@@ -208,6 +213,11 @@ def _macs(graph: Any, op: Any, kinds: list[str]) -> int:
     weight = [int(n) for n in graph.tensors[int(op.inputs[1])].shape]
     taps = prod(weight[1:3]) if kinds[op.opcodeIndex] == "DEPTHWISE_CONV_2D" else prod(weight[1:])
     return prod(shape) * taps
+
+
+def _elements(model: Any, graph: Any, op: Any) -> int:
+    tensors = [graph.tensors[int(i)] for i in (*op.inputs, *op.outputs) if int(i) >= 0]
+    return sum(prod(int(n) for n in tensor.shape) for tensor in tensors if model.buffers[tensor.buffer].data is None)
 
 
 def _constant_bytes(model: Any, graph: Any, op: Any) -> int:

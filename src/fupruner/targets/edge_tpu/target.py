@@ -113,7 +113,10 @@ class EdgeTpuTarget(Target):
             operators = operators_of(content)
             totals.append(
                 network_ms(
-                    input_bytes(content), sum(op.macs for op in operators), sum(op.weight_bytes for op in operators)
+                    input_bytes(content),
+                    sum(op.macs for op in operators),
+                    sum(op.elements for op in operators),
+                    sum(op.weight_bytes for op in operators),
                 )
             )
         return estimated_comparison(self.name, totals, SOURCE)
@@ -125,7 +128,7 @@ class EdgeTpuTarget(Target):
             size = op.weight_bytes / MIB
             fits = min(size, max(0.0, ON_CHIP - kept))
             kept += fits
-            ms = pace.gmac * op.macs / 1e9 + pace.kept * fits + pace.streamed * (size - fits)
+            ms = pace.gmac * op.macs / 1e9 + pace.moved * op.elements / 1e6 + pace.streamed * (size - fits)
             times.append(LayerTime(name=op.name, kind=op.kind, ms=ms, grade="estimated"))
         return times
 
