@@ -185,3 +185,110 @@ def test_harness_times_in_rounds() -> None:
     assert all(ms > 0 for row in rounds for ms in row)
     assert harness.median([3, 1, 2]) == 2
     assert harness.median([4, 1, 2, 3]) == 2.5
+
+
+def with_fakes(loopback: object, tmp_path: Path, modules: dict[str, str]) -> str:
+    """An address whose Python finds these modules first."""
+    for name, text in modules.items():
+        file = tmp_path / "fakes" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        (file.parent / "__init__.py").touch()
+    loopback.tool("faked", f'#!/bin/sh\nPYTHONPATH={tmp_path}/fakes exec {sys.executable} "$@"\n')  # type: ignore[attr-defined]
+    return f"{loopback.address}{loopback.folder}/bin/faked"  # type: ignore[attr-defined]
+
+
+STICK = """
+import time
+class Entry:
+    class input_data: shape = [1, 3, 16, 16]
+class Request:
+    def get_perf_counts(self):
+        return {"/0/Conv": {"status": "EXECUTED", "layer_type": "Convolution", "real_time": 250},
+                "gone": {"status": "OPTIMIZED_OUT", "layer_type": "Relu", "real_time": 0}}
+class Loaded:
+    requests = [Request()]
+    def infer(self, feeds): time.sleep(0.001)
+class Network:
+    input_info = {"input": Entry()}
+class IECore:
+    available_devices = ["CPU", "MYRIAD.1.2-ma2480"]
+    def read_network(self, name): return Network()
+    def load_network(self, network, device, settings): return Loaded()
+def get_version(): return "2021.4.2-3976"
+"""
+
+
+def test_stick_is_timed_with_its_stages(loopback: object, tmp_path: Path) -> None:
+    device = with_fakes(loopback, tmp_path, {"openvino/inference_engine.py": STICK})
+    target = get_target("ncs2", device=device)
+    (file,) = export(target, tmp_path, 16)
+    (measured,) = target.compare([file], EXAMPLE).measurements
+    assert 1 < measured.latency_ms < 100
+    assert measured.source.startswith("OpenVINO 2021.4.2 on MYRIAD")
+    assert [(layer.name, layer.ms) for layer in target.layer_times(file, EXAMPLE)] == [("/0/Conv", 0.25)]
+    first = LayerShape("conv", (3, 16, 16), (16, 16, 16), (3, 3), (1, 1), (1, 1), (1, 1), activation="relu")
+    assert target.cost_model().price([first]) == [0.25]
+
+
+def test_stick_that_is_not_plugged_in_is_named(loopback: object, tmp_path: Path) -> None:
+    text = STICK.replace(', "MYRIAD.1.2-ma2480"', "")
+    device = with_fakes(loopback, tmp_path, {"openvino/inference_engine.py": text})
+    (file,) = export(get_target("ncs2"), tmp_path, 8)
+    with pytest.raises(TargetError, match="no Neural Compute Stick is plugged in"):
+        get_target("ncs2", device=device).compare([file], EXAMPLE)
+
+
+TPU = """
+import time, numpy
+def load_delegate(name): return name
+class Interpreter:
+    def __init__(self, model_path, experimental_delegates):
+        assert open(model_path, "rb").read() == b"compiled" and experimental_delegates == ["libedgetpu.so.1"]
+    def allocate_tensors(self): pass
+    def get_input_details(self): return [{"index": 0, "shape": [1, 16, 16, 3], "dtype": numpy.int8}]
+    def set_tensor(self, index, values): pass
+    def invoke(self): time.sleep(0.001)
+"""
+
+
+def test_edge_tpu_is_timed_with_files_compiled_here(
+    loopback: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = with_fakes(loopback, tmp_path, {"tflite_runtime/interpreter.py": TPU})
+    file = tmp_path / "net.tflite"
+    file.write_bytes(b"not compiled")
+    target = get_target("edge-tpu", device=device)
+    with pytest.raises(TargetError, match="edgetpu_compiler is not installed"):
+        target.compare([file], EXAMPLE)
+    monkeypatch.setattr(
+        "fupruner.targets.edge_tpu.compiler.compile_file",
+        lambda model, folder: (folder / f"{model.stem}_edgetpu.tflite").write_bytes(b"compiled"),
+    )
+    compared = target.compare([file, file], EXAMPLE)
+    assert {m.grade for m in compared.measurements} == {"measured"}
+    assert 1 < compared.measurements[0].latency_ms < 100
+
+
+def test_openvino_is_timed_there(loopback: object, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs OpenVINO: pip install 'fupruner[openvino]'")
+    target = elsewhere("openvino-cpu", loopback)
+    files = export(target, tmp_path, 64, 8)
+    compared = target.compare(files, EXAMPLE)
+    assert compared.measurements[0].source.startswith("OpenVINO")
+    assert any(layer.kind == "Convolution" for layer in target.layer_times(files[0], EXAMPLE))
+    assert target.cost_model().price([CONV])[0] > 0
+
+
+def test_litert_is_timed_there(loopback: object, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT: pip install 'fupruner[targets]'")
+    from fupruner.targets.litert_cpu.small_models import build
+
+    file = tmp_path / "net.tflite"
+    file.write_bytes(build(LayerShape("conv", (8, 9, 9), (16, 5, 5), (3, 3), (2, 2), (1, 1), (1, 1)), int8=True))
+    target = elsewhere("litert-cpu", loopback)
+    assert target.compare([file], EXAMPLE).measurements[0].source.startswith("LiteRT")
+    assert [layer.kind for layer in target.layer_times(file, EXAMPLE)] == ["PAD", "CONV_2D"]
+    wide = LayerShape("conv", (64, 8, 8), (64, 8, 8), (3, 3), (1, 1), (1, 1), (1, 1), activation="relu")
+    narrow, broad = target.cost_model().price([CONV, wide])
+    assert 0 < narrow < broad
