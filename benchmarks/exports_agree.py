@@ -73,12 +73,12 @@ def judge(module: nn.Module, name: str, ship: str, calibration: Tensor, x: Tenso
         file = Path(folder) / f"model{target.suffix}"
         error = target.export(network, example, file).max_error
         found = target.predict(file, x)
-        facts = {fact.name: fact.value for fact in target.inspect(file)}
+        said = "; ".join(f"{fact.name}: {fact.value}" for fact in target.inspect(file))
     assert isinstance(found, Tensor)
     agreement = 100 * float((found.argmax(1) == expected).float().mean())
     return {
         "judged_in": target.judged_in, "images": len(x), "agreement": agreement, "asked": ASKED[ship], "met": agreement >= ASKED[ship],
-        "max_error": error, "facts": facts,
+        "max_error": error, "tools_say": said,
     }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ class _RecordedCosts(CostModel):
         self.grade, self.source, self.overhead_ms = costs.grade, costs.source, costs.overhead_ms
 
     def price(self, layers: Sequence[LayerShape]) -> list[float]:
-        keys = [layer_key(layer) for layer in layers]
+        keys = [f"{self.source}: {layer_key(layer)}" for layer in layers]  # a run may have prices in two number formats
         return self._journal.price(keys, lambda missing: self._costs.price([layers[i] for i in missing]))
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from fupruner.errors import FuPrunerError, InputError
+from fupruner.graph.layer_shape import LayerShape
+from fupruner.records import Grade
 from fupruner.runs.journal import FILE, Journal
+from fupruner.runs.recorded import RecordedTarget
+from fupruner.targets.base import CostModel
+from fupruner.targets.cpu import CpuTarget
 
 
 def never() -> float:
@@ -116,3 +121,24 @@ def test_computation_is_recorded_as_a_whole(tmp_path: Path) -> None:
     again = read(tmp_path)
     assert again.once("outer", never) == 3
     assert again.once("after", never) == 4
+
+
+def test_prices_in_two_number_formats_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made(CostModel):
+        grade: Grade = "table"
+
+        def __init__(self, source: str, ms: float) -> None:
+            self.source, self.ms = source, ms
+
+        def price(self, layers: Sequence[LayerShape]) -> list[float]:
+            return [self.ms for _ in layers]
+
+    monkeypatch.setattr(
+        CpuTarget, "cost_model", lambda self: Made("int8", 1.0) if self.precision == "int8" else Made("float32", 2.0)
+    )
+    target = RecordedTarget(CpuTarget(int8=True), Journal())
+    assert target.reference is not None
+    layer = LayerShape("linear", (8,), (4,))
+    assert target.cost_model().price([layer]) == [1.0]
+    assert target.reference.cost_model().price([layer]) == [2.0]
+    assert target.cost_model().price([layer]) == [1.0]
