@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import fupruner
-from fupruner.targets import cpu
+from fupruner.targets import local
 from fupruner.targets.registry import target_names
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(autouse=True)
 def short_timings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here asserts more of a speed-up than that there is one."""
-    monkeypatch.setattr(cpu, "interleave", functools.partial(cpu.interleave, total_seconds=0.4, slot_seconds=0.01))
+    monkeypatch.setattr(local, "interleave", functools.partial(local.interleave, total_seconds=0.4, slot_seconds=0.01))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pydantic import Field
 from fupruner.records.base import Record
 from fupruner.records.graphs import FusionLog
 from fupruner.records.latency import Grade
+from fupruner.tabular import Tabular
 
 
 class GroupRecord(Record):
@@ -92,3 +93,21 @@ class Preview(Record):
     steps: int
     fusion: FusionLog
     plan: Plan
+
+    def table(self) -> Tabular:
+        """What would be done, in figures."""
+        plan, fusion = self.plan, self.fusion
+        rows = (
+            ("speed-up asked for", f"{self.asked_speedup:.2f}x"),
+            ("time predicted", f"{plan.baseline_ms:.4g} -> {plan.predicted_ms:.4g} ms ({plan.grade})"),
+            ("moves", str(len(plan.moves))),
+            ("rewrites of fusion", f"{len(fusion.fired)} fired, {len(fusion.refused)} refused"),
+            ("training", f"up to {self.attempts} x {self.epochs} epochs, {self.steps} steps each time"),
+        )
+        return Tabular(f"Preview for {self.target}: nothing was trained or written", ("", "value"), rows)
+
+    def __repr__(self) -> str:
+        return self.table().text()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()

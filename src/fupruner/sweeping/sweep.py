@@ -24,6 +24,7 @@ from fupruner.sweeping.pools import Ended, LocalPool, Pool, TaskFor, Work
 from fupruner.sweeping.records import FILE, Method, Sweep, Trial, finished, pareto_front, timed
 from fupruner.sweeping.space import Range, Space, parse_space
 from fupruner.sweeping.study import Study
+from fupruner.tabular import ShownAsTable, Tabular
 from fupruner.targets.base import Target
 from fupruner.targets.registry import get_target
 from fupruner.training.task import Task
@@ -33,8 +34,8 @@ AT_ONCE = 16
 """Networks that are timed in turn together, beside the original."""
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(ShownAsTable):
     """The outcome of a sweep.
 
     Attributes:
@@ -48,6 +49,22 @@ class SweepResult:
     front: tuple[Trial, ...]
     baseline: Figures | None
     out: Path
+
+    def table(self) -> Tabular:
+        """One row per trial, those on the front marked."""
+        on_front = {trial.number for trial in self.front}
+        rows = [
+            (
+                trial.folder, ", ".join(f"{name} {value}" for name, value in trial.values.items()),
+                "" if trial.speedup is None else f"{trial.speedup:.2f}x", "" if trial.accuracy is None else f"{trial.accuracy:.2f}",
+                trial.reason or ("on the front" if trial.number in on_front else ""),
+            )
+            for trial in self.trials
+        ]  # fmt: skip
+        columns = ("trial", "options", "speed-up", "metric", "")
+        return Tabular(
+            f"{len(self.trials)} trials, {len(self.front)} on the front; sweep folder {self.out}", columns, rows
+        )
 
 
 def sweep(

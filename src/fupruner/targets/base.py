@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Fact, Grade, LayerTime
+from fupruner.tabular import ShownAsTable, Tabular
 from fupruner.training.outputs import Outputs
 
 if TYPE_CHECKING:
     from fupruner.targets.device.tool import RemoteTool
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(ShownAsTable):
     """Files that were written and how far their outputs lie from the module's.
 
     Attributes:
@@ -30,6 +31,11 @@ class ExportResult:
 
     files: tuple[Path, ...]
     max_error: float
+
+    def table(self) -> Tabular:
+        """The files and their sizes."""
+        rows = [(str(file), f"{file.stat().st_size:,} bytes" if file.is_file() else "not there") for file in self.files]
+        return Tabular(f"Exported, largest error {self.max_error:.1e}", ("file", "size"), rows)
 
 
 Images = Callable[[], Tensor]
