@@ -190,7 +190,7 @@ def twin(graph_module: fx.GraphModule) -> fx.GraphModule:
     copied = fx.GraphModule(graph_module, Snapshot(graph_module).graph)
     copied.meta = dict(graph_module.meta)
     for name, module in list(copied.named_modules()):
-        if name and module._modules and type(module) is not nn.Module and not _has_parts(module):
+        if name and module._modules and type(module) is not nn.Module and not has_parts(module):
             set_module(copied, name, shallow(module))  # layers that only hang below it are replaced in one graph alone
     return copied.train(graph_module.training)
 
@@ -207,14 +207,14 @@ def mapped(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
     copied = shallow(layer)
     copied._parameters = {n: None if t is None else change(t) for n, t in layer._parameters.items()}  # type: ignore[misc]
     copied._buffers = {n: None if t is None else change(t) for n, t in layer._buffers.items()}
-    if _has_parts(layer):
+    if has_parts(layer):
         copied._modules = {n: None if m is None else mapped(m, change) for n, m in layer._modules.items()}
     return copied
 
 
 def tensors_of(layer: nn.Module) -> list[Tensor]:
     """Parameters and buffers of a layer and its parts; not of the layers that merely hang below it."""
-    parts = _has_parts(layer)
+    parts = has_parts(layer)
     return [*layer.parameters(recurse=parts), *layer.buffers(recurse=parts)]
 
 
@@ -232,9 +232,9 @@ def _delete_unused(graph_module: fx.GraphModule) -> None:
     for prefix in list(prefixes):
         parts = prefix.split(".")
         prefixes.update(".".join(parts[:i]) for i in range(len(parts)))
-    owners = tuple(f"{name}." for name, module in graph_module.named_modules() if name in used and _has_parts(module))
+    owners = tuple(f"{name}." for name, module in graph_module.named_modules() if name in used and has_parts(module))
     for name, module in list(graph_module.named_modules()):
-        if name.startswith(owners) or (name in used and _has_parts(module)):
+        if name.startswith(owners) or (name in used and has_parts(module)):
             continue
         kept = {
             n: child for n, child in module._modules.items() if _full(name, n) in used or _full(name, n) in prefixes
@@ -261,7 +261,7 @@ def _full(name: str, leaf: str) -> str:
     return f"{name}.{leaf}" if name else leaf
 
 
-def _has_parts(module: nn.Module) -> bool:
+def has_parts(module: nn.Module) -> bool:
     """Whether a layer's children belong to it; PyTorch's own layers have none, what hangs below them only shares their name."""
     return bool(module._modules) and not type(module).__module__.startswith("torch.nn.modules")
 

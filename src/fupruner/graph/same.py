@@ -42,11 +42,24 @@ def _output_of(graph_module: fx.GraphModule, known: dict[Hashable, int]) -> str:
             if isinstance(module, _IDLE) and len(node.all_input_nodes) == 1:
                 values[node] = values[node.all_input_nodes[0]]
                 continue
-            key = ("module", id(module), text((node.args, node.kwargs)))
+            key = ("module", _identity(module), text((node.args, node.kwargs)))
         else:
             key = (node.op, node.target, text((node.args, node.kwargs)))
         values[node] = known.setdefault(key, len(known))
     return ""
+
+
+def _identity(module: nn.Module) -> Hashable:
+    """What a layer is: its kind and the very objects that it holds, other than what hangs below it."""
+    held = ((name, value) for name, value in vars(module).items() if name != "_modules")
+    parts = (
+        (_identity(child) for child in module._modules.values() if child is not None) if edit.has_parts(module) else ()
+    )
+    return (
+        type(module),
+        tuple((n, tuple(map(id, v.values())) if isinstance(v, dict) else id(v)) for n, v in held),
+        tuple(parts),
+    )
 
 
 class _Value:

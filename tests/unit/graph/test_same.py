@@ -18,6 +18,21 @@ def test_dropping_idle_layers_changes_nothing() -> None:
     assert same_computation(graph, other)
 
 
+def test_layers_that_hang_below_others_do_not_hide_it() -> None:
+    inner, outer = nn.Linear(6, 6), nn.Linear(6, 6)
+    model = nn.Sequential(outer, nn.Dropout(), inner)
+    graph = trace(model, X)
+    edit.set_module(graph, "0.below", inner)  # as attention's projection hangs below the layer of its inputs
+    list(graph.graph.nodes)[3].target = "0.below"
+    edit.clean(graph)
+    other = edit.twin(graph)
+    assert edit.layer_at(other, "0") is not edit.layer_at(graph, "0"), "replacing what hangs below must not change both"
+    edit.set_module(other, "0.below", nn.Identity())
+    assert edit.layer_at(graph, "0.below") is inner
+    edit.set_module(other, "0.below", inner)
+    assert same_computation(graph, other)
+
+
 def test_another_module_or_another_order_is_told() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3))
     graph = trace(model, X)
