@@ -113,6 +113,7 @@ def measure(name: str) -> dict[str, Any]:
         "fired": dict(Counter(f.rule for f in log.fired)),
         "refusals": dict(Counter(r.rule for r in log.refused)),
         "reasons": sorted({f"{r.rule}: {r.reason}" for r in log.refused})[:3],
+        "undone": [f"{r.rule} at {r.node}: {r.reason}" for r in log.refused if "undone" in r.reason],
     }
 
 
@@ -173,6 +174,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     chaotic = [row["name"] for row in rows if row["fused"] and is_right(row) and row["error_float32"] > FLOAT32]
     return counted | {
         "mismatches": wrong,
+        "undone": [row["name"] for row in rows if row.get("undone")],
         "held_to_rounding_noise": chaotic,
         "median_seconds": statistics.median(seconds or [0]),
         "worst_seconds": max(seconds, default=0),
