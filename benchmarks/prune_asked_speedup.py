@@ -50,7 +50,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     graph = trace(model, inputs)
     shapes.propagate(graph, inputs)
     target.export(graph, inputs, file)
-    network = insert_gates(graph)
+    network = insert_gates(graph, share_tensors=True)
     planner = Planner(network, Pricer(network, target.cost_model()), target.name, target.alignment)
     importance, rows = l2(network), []
     for asked in SPEEDUPS:

@@ -60,7 +60,7 @@ def measure(name: str, folder: Path, repeats: int) -> dict[str, Any]:
     )
     graph = trace(model, inputs)
     shapes.propagate(graph, inputs)
-    network = insert_gates(graph)
+    network = insert_gates(graph, share_tensors=True)
     started = time.perf_counter()
     planner = Planner(network, Pricer(network, target.cost_model()), target.name, target.alignment)
     importance, files, rows = l2(network), [folder / "baseline.onnx"], []

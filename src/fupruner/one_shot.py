@@ -138,7 +138,7 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     graph, log = fuse_graph(traced, inputs, "none" if fusion == "none" else "basic")
     if fusion not in ("none", "basic"):
         _, log = fuse_graph(graph, inputs, fusion, cost_model=target.cost_model())
-    network, planner = make_planner(graph, inputs, target, log)
+    network, planner = make_planner(graph, inputs, target, log, share_tensors=True)
     require_prunable(network)
     if data is not None:
         require_fit(graph, calibration_inputs(data, 1))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import NotEquivalentError
@@ -113,13 +114,43 @@ def is_finite(output: Any) -> bool:
 
 @torch.no_grad()
 def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> float:
-    """Largest relative error over several inputs, both networks copied to ``dtype`` and put in eval mode."""
-    left, right = (copy.deepcopy(m).to(dtype).eval() for m in (reference, module))
-    worst = 0.0
-    for x in inputs:
-        cast = tuple(t.to(dtype) if t.is_floating_point() else t for t in x)
-        worst = max(worst, relative_error(left(*cast), right(*cast)))
-    return worst
+    """Largest relative error over several inputs, both networks run in ``dtype`` and in eval mode, one after the other.
+
+    Graphs are converted layer by layer as they run, so that large ones need no second copy of their weights.
+    """
+    cast = [tuple(t.to(dtype) if t.is_floating_point() else t for t in x) for x in inputs]
+    expected, actual = (_outputs(m, cast, dtype) for m in (reference, module))
+    return max((relative_error(a, b) for a, b in zip(expected, actual, strict=True)), default=0.0)
+
+
+def _outputs(module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> list[Any]:
+    if isinstance(module, fx.GraphModule) and not any(part.training for part in module.modules()):
+        converter = _InPrecision(module, dtype)
+        return [converter.run(*x) for x in inputs]
+    copied = copy.deepcopy(module).to(dtype).eval()
+    return [copied(*x) for x in inputs]
+
+
+class _InPrecision(fx.Interpreter):
+    """Runs a graph in another precision: only the layer that is running exists in both."""
+
+    def __init__(self, graph_module: fx.GraphModule, dtype: torch.dtype) -> None:
+        super().__init__(graph_module)
+        self.dtype = dtype
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a layer with its tensors converted."""
+        module: nn.Module = super().fetch_attr(target)
+        tensors = {name: self._cast(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
+        return functional_call(module, tensors, args, kwargs)
+
+    def fetch_attr(self, target: str) -> Any:
+        """A tensor of the graph, converted."""
+        value = super().fetch_attr(target)
+        return self._cast(value) if isinstance(value, Tensor) else value
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
 
 @torch.no_grad()

@@ -138,7 +138,7 @@ def add_call(
 ) -> fx.Node:
     """Hang a new module under a fresh name and call it right after a node."""
     name = fresh_name(graph_module, name)
-    set_module(graph_module, name, module)
+    set_module(graph_module, name, module.train(graph_module.training))
     with graph_module.graph.inserting_after(after):
         node = graph_module.graph.call_module(name, inputs)
     node.meta["path"] = after.meta.get("path", "")
@@ -166,16 +166,22 @@ def bypass(node: fx.Node, by: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def clone(graph_module: fx.GraphModule, dtype: torch.dtype | None = None) -> fx.GraphModule:
+def clone(
+    graph_module: fx.GraphModule, dtype: torch.dtype | None = None, *, share_tensors: bool = False
+) -> fx.GraphModule:
     """Copy a graph with all modules, parameters and node metadata; nothing is shared with the original.
 
     Args:
         graph_module: left as it is.
         dtype: of the copy's floating-point tensors; every tensor is copied once, whether it is converted or not.
+        share_tensors: leave the parameters and buffers those of the original: free, but neither graph may be trained.
     """
     memo: dict[int, object] = {}
-    if dtype is not None:
-        for tensor in [*graph_module.parameters(), *graph_module.buffers()]:
+    tensors = [*graph_module.parameters(), *graph_module.buffers()]
+    if share_tensors:
+        memo = {id(tensor): tensor for tensor in tensors}
+    elif dtype is not None:
+        for tensor in tensors:
             if tensor.is_floating_point():
                 converted = tensor.detach().to(dtype, copy=True)
                 is_parameter = isinstance(tensor, nn.Parameter)
@@ -183,6 +189,18 @@ def clone(graph_module: fx.GraphModule, dtype: torch.dtype | None = None) -> fx.
     copied = copy.deepcopy(graph_module, memo)
     copied.meta = dict(graph_module.meta)
     return copied
+
+
+def unshare(graph_module: fx.GraphModule, other: nn.Module) -> None:
+    """Copy every parameter and buffer that a graph shares with another module; ties within the graph stay."""
+    shared = {id(tensor) for tensor in [*other.parameters(), *other.buffers()]}
+    memo: dict[int, Any] = {}
+    for module in graph_module.modules():
+        held: Any
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if id(tensor) in shared:
+                    held[name] = copy.deepcopy(tensor, memo)
 
 
 def twin(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -155,7 +155,11 @@ class GatedNetwork:
 
 
 def insert_gates(
-    graph_module: fx.GraphModule, *, activations: bool = False, reserved: Collection[str] = ()
+    graph_module: fx.GraphModule,
+    *,
+    activations: bool = False,
+    reserved: Collection[str] = (),
+    share_tensors: bool = False,
 ) -> GatedNetwork:
     """Put gates into a copy of a graph whose shapes were propagated.
 
@@ -163,8 +167,9 @@ def insert_gates(
         graph_module: it is not modified.
         activations: whether to gate activations too; that pays only if what was around a closed one is fused before it ships.
         reserved: names of Adds whose shortcuts fusion turns into filters before it ships: each channel that they carry gets a gate.
+        share_tensors: use the graph's own weights, which saves their memory; for networks that are not trained.
     """
-    copied = edit.clone(graph_module)
+    copied = edit.clone(graph_module, share_tensors=share_tensors)
     groups = find_groups(copied)
     found = find_branches(copied)
     shortcuts = find_shortcuts(copied, found, groups.labelling, reserved)

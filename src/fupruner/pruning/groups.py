@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,44 +68,72 @@ def channel_axis(module: nn.Module, dims: int) -> int:
 def find_groups(graph_module: fx.GraphModule) -> ChannelGroups:
     """Group the channels of a graph whose shapes were propagated."""
     labelling = Labelling(graph_module)
-    sites: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    order: dict[int, int] = {}
-    channels: dict[int, dict[str, int]] = defaultdict(dict)
+    sites = _Sites(labelling.units)
     for node in graph_module.graph.nodes:
         module = edit.module_of(graph_module, node)
         if not isinstance(module, WEIGHTED):
             continue
         for role, tensor in (("consumer", node.all_input_nodes[0]), ("producer", node)):
             labels = labelling.of(tensor)
-            if labels is None:
-                continue
-            for unit, count in _counted(labelling.unit_of[labels.ravel()]).items():
-                sites[unit].append((role, str(node.target)))
-                if role == "producer":
-                    order.setdefault(unit, len(order))
-                    channels[unit].setdefault(str(node.target), count)
-    return ChannelGroups(labelling, _collect(labelling, sites, order, channels))
+            if labels is not None:
+                sites.add(role, str(node.target), labelling.unit_of[labels.ravel()])
+    return ChannelGroups(labelling, _collect(labelling, sites))
 
 
-def _counted(units: NDArray[np.int64]) -> dict[int, int]:
-    """How often each unit occurs, in the order of first occurrence."""
-    found, first, counts = np.unique(units, return_index=True, return_counts=True)
+class _Sites:
+    """Where each unit is made and read, by number, so that units are handled all at once.
+
+    Attributes:
+        lists: distinct lists of (role, layer); the first one is empty.
+        of: (units,) the list of each unit.
+        order: (units,) when the unit's first producer emits it; -1 without a producer.
+        width: (units,) channels of the first producer that the unit stands for.
+    """
+
+    def __init__(self, units: int) -> None:
+        self.lists: list[tuple[tuple[str, str], ...]] = [()]
+        self.of, self.width = np.zeros(units, dtype=np.int64), np.zeros(units, dtype=np.int64)
+        self.order = np.full(units, -1, dtype=np.int64)
+        self._numbers: dict[tuple[tuple[str, str], ...], int] = {(): 0}
+
+    def add(self, role: str, layer: str, channels: NDArray[np.int64]) -> None:
+        """A layer makes or reads some channels, of which the units are given in order."""
+        units, counts = _counted(channels)
+        lists = self.of[units]
+        for number in np.unique(lists).tolist():
+            self.of[units[lists == number]] = self._longer(self.lists[number], (role, layer))
+        if role == "producer":
+            new = self.order[units] < 0
+            self.order[units[new]] = self.order.max(initial=-1) + 1 + np.arange(int(new.sum()))
+            self.width[units[new]] = counts[new]
+
+    def _longer(self, sites: tuple[tuple[str, str], ...], site: tuple[str, str]) -> int:
+        """Number of the list with one more site; of the same list if that is in it already."""
+        sites = sites if site in sites else (*sites, site)
+        if sites not in self._numbers:
+            self._numbers[sites] = len(self.lists)
+            self.lists.append(sites)
+        return self._numbers[sites]
+
+
+def _counted(channels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Units in the order of first occurrence, and how often each occurs."""
+    found, first, counts = np.unique(channels, return_index=True, return_counts=True)
     order = np.argsort(first)
-    return dict(zip(found[order].tolist(), counts[order].tolist(), strict=True))
+    return found[order], counts[order]
 
 
-def _collect(
-    labelling: Labelling,
-    sites: dict[int, list[tuple[str, str]]],
-    order: dict[int, int],
-    channels: dict[int, dict[str, int]],
-) -> list[Group]:
-    members: dict[tuple[tuple[tuple[str, str], ...], str], list[int]] = defaultdict(list)
-    for unit in sorted(order, key=order.__getitem__):
-        members[(tuple(dict.fromkeys(sites[unit])), labelling.frozen.get(unit, ""))].append(unit)
+def _collect(labelling: Labelling, sites: _Sites) -> list[Group]:
+    """Units with the same sites, frozen for the same reason, make a group; groups and units in the order of production."""
+    made = np.flatnonzero(sites.order >= 0)
+    made = made[np.argsort(sites.order[made])]
+    keys = sites.of[made] * len(labelling.reasons) + labelling.frozen[made]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     groups = []
     names: set[str] = set()
-    for (signature, frozen), units in members.items():
+    for key in np.argsort(first).tolist():
+        units = made[inverse == key]
+        signature = sites.lists[sites.of[units[0]]]
         producers = tuple(name for role, name in signature if role == "producer")
         consumers = tuple(name for role, name in signature if role == "consumer")
         name, count = producers[0], 1
@@ -114,5 +141,6 @@ def _collect(
             count += 1
             name = f"{producers[0]}#{count}"
         names.add(name)
-        groups.append(Group(name, np.array(units), producers, consumers, frozen, channels[units[0]][producers[0]]))
+        reason = labelling.reasons[labelling.frozen[units[0]]]
+        groups.append(Group(name, units, producers, consumers, reason, int(sites.width[units[0]])))
     return groups

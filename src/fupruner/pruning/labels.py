@@ -34,7 +34,8 @@ class Labelling:
     Attributes:
         labels: label array of every node that has one.
         unit_of: (labels,) the component of each label; components are the units that pruning opens and closes.
-        frozen: why a unit must stay, for the units that must.
+        frozen: (units,) why a unit must stay, as an index of ``reasons``; 0 where it need not.
+        reasons: in words; the first one is empty.
     """
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
@@ -49,7 +50,7 @@ class Labelling:
         for node in graph_module.graph.nodes:
             self._visit(node)
         self.unit_of, self.units = self._components()
-        self.frozen = self._frozen_units()
+        self.reasons, self.frozen = self._frozen_units()
 
     # -- what handlers use -------------------------------------------------------------------------------------------
 
@@ -239,12 +240,12 @@ class Labelling:
         units, unit_of = connected_components(graph, directed=False)
         return unit_of.astype(np.int64), int(units)
 
-    def _frozen_units(self) -> dict[int, str]:
-        frozen: dict[int, str] = {}
-        for labels, reason in self._frozen:
-            for unit in np.unique(self.unit_of[labels]):
-                frozen.setdefault(int(unit), reason)
-        return frozen
+    def _frozen_units(self) -> tuple[list[str], Labels]:
+        numbers = {"": 0}
+        frozen = np.zeros(self.units, dtype=np.int64)
+        for labels, reason in reversed(self._frozen):  # the first reason stays
+            frozen[self.unit_of[labels]] = numbers.setdefault(reason, len(numbers))
+        return list(numbers), frozen
 
     def units_along(self, node: fx.Node, axis: int) -> Labels | None:
         """Unit of every position along an axis of a tensor, or None if positions there are not followed.

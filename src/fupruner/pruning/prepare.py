@@ -104,7 +104,8 @@ def reservable(
     """
     if fusion.level != "auto":
         return adds_into_filters(fusion)
-    network = insert_gates(graph_module, reserved={n.name for n in graph_module.graph.nodes if is_add(n)})
+    adds = {n.name for n in graph_module.graph.nodes if is_add(n)}
+    network = insert_gates(graph_module, reserved=adds, share_tensors=True)
     paying = adds_that_pay(network, Pricer(network, cost_model).prices, bundle)
     if not paying:
         return frozenset()

@@ -70,14 +70,28 @@ class Pricer:
         self.chains = self._chains()
         self.blocks = reserved_blocks(network)
         self.block_of = {i: block for block in self.blocks.values() for i in block.layers}
-        self.by_unit: dict[int, set[int]] = {}
+        self._shaped: dict[tuple[Any, ...], LayerShape] = {}
+        self._by_group = self._layers_by_group()
+
+    def _layers_by_group(self) -> dict[str, list[int]]:
+        """By name of a group: the layers that read or make channels of it, or stand in a block that carries them."""
+        groups = [*self.network.groups.groups, *(shortcut.group for shortcut, _ in self.network.shortcuts)]
+        group_of = np.full(self.network.groups.labelling.units, len(groups))
+        for number, group in enumerate(groups):
+            group_of[group.units] = number
+        found: dict[str, list[int]] = {group.name: [] for group in groups}
         for block in self.blocks.values():
-            for unit in np.unique(block.units).tolist():
-                self.by_unit.setdefault(unit, set()).update(block.layers)
+            for number in np.unique(group_of[block.units]).tolist():
+                if number < len(groups):
+                    found[groups[number].name].extend(block.layers)
         for i, priced in enumerate(self.layers):
+            seen = np.zeros(len(groups) + 1, dtype=bool)
             for units in (priced.inputs, priced.outputs):
-                for unit in () if units is None else np.unique(units).tolist():
-                    self.by_unit.setdefault(unit, set()).add(i)
+                if units is not None:
+                    seen[group_of[units]] = True
+            for number in np.flatnonzero(seen[:-1]).tolist():
+                found[groups[number].name].append(i)
+        return found
 
     def _chains(self) -> dict[int, list[_Chain]]:
         """By layer: the activations that it makes, is or is made for, with the layers before and after each."""
@@ -136,9 +150,9 @@ class Pricer:
             if block is not None and block.name in fused:
                 found.append(fused[block.name][i])
                 continue
-            chain = next((c for c in self.chains.get(i, ()) if c.name in closed), None)
+            chain = next((c for c in self.chains.get(i, ()) if c.name in closed), None) if self.chains else None
             if chain is None:
-                found.append(self._shape(self.layers[i], is_open, dead, adds))
+                found.append(self._shape(i, is_open, dead, adds))
             else:
                 found.append(self._without_activation(i, chain, is_open, dead, adds))
         return found
@@ -152,10 +166,8 @@ class Pricer:
         for block in self.blocks.values():
             if block.name in closed or any(c.name in closed for i in block.layers for c in self.chains.get(i, ())):
                 continue
-            plain = {i: self._shape(self.layers[i], is_open, set(), set()) for i in block.layers}
-            without = {
-                i: self._shape(self.layers[i], is_open, set(), {block.shortcut.branch.add}) for i in block.layers
-            }
+            plain = {i: self._shape(i, is_open, set(), set()) for i in block.layers}
+            without = {i: self._shape(i, is_open, set(), {block.shortcut.branch.add}) for i in block.layers}
             fused = block.fused(without, is_open)
             if self.form == "fused" or sum(self.prices(fused.values())) <= sum(self.prices(plain.values())):
                 found[block.name] = fused
@@ -169,7 +181,7 @@ class Pricer:
         self, i: int, chain: _Chain, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]
     ) -> LayerShape | None:
         """Shape of a layer beside a closed activation: the second one takes the first one in, if that is less work."""
-        first, second = (self._shape(self.layers[j], is_open, dead, adds) for j in (chain.first, chain.second))
+        first, second = (self._shape(j, is_open, dead, adds) for j in (chain.first, chain.second))
         merged = merged_shape(first, second) if first is not None and second is not None else None
         if i == chain.second:
             return merged or second
@@ -177,25 +189,24 @@ class Pricer:
             return None
         return dataclasses.replace(first, activation="") if chain.own == chain.first else first
 
-    @staticmethod
-    def _shape(priced: _Priced, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]) -> LayerShape | None:
-        shape, node = priced.layer.shape, priced.layer.node
-        if node in dead or node in adds:
+    def _shape(self, i: int, is_open: Open, dead: set[fx.Node], adds: set[fx.Node]) -> LayerShape | None:
+        """Shape of a layer; what was asked for once is looked up, for searches ask for the same widths again and again."""
+        priced = self.layers[i]
+        if priced.layer.node in dead or priced.layer.node in adds:
             return None
-        changes: dict[str, Any] = {}
+        inputs = outputs = groups = -1
         if priced.inputs is not None:
-            kept = int(np.count_nonzero(is_open[priced.inputs]))
-            if kept < len(priced.inputs):
-                changes["in_shape"] = _with_channels(shape.in_shape, priced.axis_in, kept)
-            if shape.groups > 1 and kept < len(priced.inputs):
-                changes["groups"] = max(1, int(is_open[priced.inputs].reshape(shape.groups, -1).any(axis=1).sum()))
+            open_inputs = is_open[priced.inputs]
+            inputs = int(np.count_nonzero(open_inputs))
+            if priced.layer.shape.groups > 1:
+                groups = int(np.count_nonzero(open_inputs.reshape(priced.layer.shape.groups, -1).any(axis=1)))
         if priced.outputs is not None:
-            kept = int(np.count_nonzero(is_open[priced.outputs]))
-            if kept < len(priced.outputs):
-                changes["out_shape"] = _with_channels(shape.out_shape, priced.axis_out, kept)
-        if shape.fused_add and adds.intersection(priced.layer.merged):
-            changes["fused_add"] = False
-        return dataclasses.replace(shape, **changes) if changes else shape
+            outputs = int(np.count_nonzero(is_open[priced.outputs]))
+        adds_in = priced.layer.shape.fused_add and not adds.intersection(priced.layer.merged)
+        key = (i, inputs, outputs, groups, adds_in)
+        if key not in self._shaped:
+            self._shaped[key] = _cut_shape(priced, inputs, outputs, groups, adds_in)
+        return self._shaped[key]
 
     def prices(self, shapes: Iterable[LayerShape | None]) -> list[float]:
         """Milliseconds of each shape; 0 where a layer is gone. All unknown shapes are priced together."""
@@ -239,11 +250,9 @@ class Pricer:
 
     def touched(self, group: Group) -> list[int]:
         """Layers whose shape depends on a group."""
-        found: set[int] = set()
-        for unit in group.units.tolist():
-            found |= self.by_unit.get(unit, set())
+        found = self._by_group[group.name]
         chains = [chain for i in found for chain in self.chains.get(i, ())]
-        return sorted(self._with_blocks(found.union(*((c.first, c.own, c.second) for c in chains))))
+        return sorted(self._with_blocks({*found, *(j for c in chains for j in (c.first, c.own, c.second))}))
 
     def _with_blocks(self, layers: set[int]) -> set[int]:
         """Some layers, with all layers of the reserved blocks that they belong to: their form may change."""
@@ -253,6 +262,19 @@ class Pricer:
         """Milliseconds of the network as it came, with all of its Adds."""
         shapes = [priced.layer.shape for priced in self.layers]
         return self.cost_model.overhead_ms + sum(self.prices(shapes))
+
+
+def _cut_shape(priced: _Priced, inputs: int, outputs: int, groups: int, fused_add: bool) -> LayerShape:
+    """A layer's shape with fewer channels and groups; -1 where they are not followed."""
+    shape = priced.layer.shape
+    changes: dict[str, Any] = {"fused_add": fused_add}
+    if priced.inputs is not None and inputs < len(priced.inputs):
+        changes["in_shape"] = _with_channels(shape.in_shape, priced.axis_in, inputs)
+        if shape.groups > 1:
+            changes["groups"] = max(1, groups)
+    if priced.outputs is not None and outputs < len(priced.outputs):
+        changes["out_shape"] = _with_channels(shape.out_shape, priced.axis_out, outputs)
+    return dataclasses.replace(shape, **changes)
 
 
 def _with_channels(shape: tuple[int, ...], axis: int, channels: int) -> tuple[int, ...]:

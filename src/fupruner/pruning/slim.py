@@ -54,6 +54,7 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
         if isinstance(edit.module_of(copied, node), Gate):
             edit.bypass(node, node.all_input_nodes[0])
     edit.clean(copied)
+    edit.unshare(copied, network.graph_module)
     shapes.propagate(copied, example_inputs)
     return copied
 
@@ -116,8 +117,8 @@ def _comes_from(node: object, source: fx.Node) -> bool:
 
 
 def _copy(network: GatedNetwork) -> tuple[fx.GraphModule, Labelling]:
-    """Copy the graph and carry the labelling over to the copy's nodes by name."""
-    copied = edit.clone(network.graph_module)
+    """Copy the graph, for now with the network's own tensors, and carry the labelling over to the copy's nodes by name."""
+    copied = edit.clone(network.graph_module, share_tensors=True)
     by_name = {n.name: n for n in copied.graph.nodes}
     for node in network.graph_module.graph.nodes:
         by_name[node.name].meta = dict(node.meta)

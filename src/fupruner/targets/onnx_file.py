@@ -64,12 +64,14 @@ def write_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_file(path) as draft:
         calls = _export(network, inputs, draft, opset, dynamic_batch)
+        del network
         model = onnx.load(str(draft))
         _check_versions(model, opset)
         _strip_prefix(model.graph, "wrapped_module")
         name_after_layers(model.graph, calls)
-        onnx.checker.check_model(model)
         onnx.save(model, str(draft))
+        del model
+        onnx.checker.check_model(str(draft))  # of the file: a model in memory would be written out once more
         os.replace(draft, path)
 
 

@@ -2,14 +2,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from fupruner.errors import InputError
 from fupruner.graph.layer_shape import LayerShape
+from fupruner.models.resolve import load_model
 from fupruner.pruning.budget import Budget, weights
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance, l2
-from fupruner.pruning.plan import Planner, widths
+from fupruner.pruning.plan import GatePlan, Planner, widths
 from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.slim import slim
 from fupruner.records import Grade
 from fupruner.targets.base import CostModel
 from unit.pruning import nets
@@ -46,10 +50,7 @@ def test_price_of_open_network_is_the_sum_of_its_layers() -> None:
 
 
 def test_price_after_closing_equals_price_of_the_slimmed_network() -> None:
-    import torch
-
     from fupruner.graph import cost
-    from fupruner.pruning.slim import slim
 
     for name, (make, shape) in nets.ALL.items():
         network = nets.gated(make(), *shape)
@@ -252,3 +253,51 @@ def test_scores_that_are_not_numbers_are_refused() -> None:
     for plan in (planner.for_speedup, planner.uniform, planner.everywhere):
         with pytest.raises(InputError, match=r"1 of .* flat scores are not numbers"):
             plan(importance, 0.5)
+
+
+class ByLaunch(CostModel):
+    """A device on which every layer waits for the one before: half a layer's time is there whatever its width."""
+
+    grade: Grade = "estimated"
+    source = "made up"
+
+    def price(self, layers: Sequence[LayerShape]) -> list[float]:
+        return [layer.macs / 2.36e6 + 1.0 if layer.macs else 0.1 for layer in layers]
+
+
+def resnet56() -> GatedNetwork:
+    return nets.gated(load_model("fupruner:resnet56").module, 3, 32, 32)
+
+
+def test_twice_the_speed_of_a_deep_network_takes_the_blocks_that_are_cheapest() -> None:
+    network = resnet56()
+    planner = Planner(network, Pricer(network, ByLaunch()), "made-up", 8)
+    cheap = {f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (3, 4, 5, 6, 7, 8)}
+    importance = Importance(
+        "made up",
+        np.full(network.groups.labelling.units, 0.05),
+        {branch.name: 0.02 if branch.name in cheap else 2.0 for branch, _ in network.branches},
+    )
+    plan = planner.for_speedup(importance, 2.0)
+    gone = {move.where for move in plan.record.moves if move.kind == "branch"}
+    assert gone
+    assert gone <= cheap
+    small = slim_of(network, plan)
+    assert not any(name.startswith(tuple(f"{block}." for block in gone)) for name, _ in small.named_parameters())
+    assert sum(name.endswith("conv1.weight") for name, _ in small.named_parameters()) == 1 + 27 - len(gone)
+
+
+def test_blocks_stay_where_channels_are_the_cheaper_way() -> None:
+    network = resnet56()
+    planner = Planner(network, Pricer(network, ByWork()), "made-up", 8)
+    importance = Importance(
+        "made up", np.full(network.groups.labelling.units, 0.01), {branch.name: 50.0 for branch, _ in network.branches}
+    )
+    plan = planner.for_speedup(importance, 1.5)
+    assert plan.record.moves
+    assert not plan.closed_branches
+
+
+def slim_of(network: GatedNetwork, plan: GatePlan) -> nn.Module:
+    network.set(plan.is_open, plan.closed_branches)
+    return slim(network, (torch.randn(1, 3, 32, 32),))

@@ -4,7 +4,7 @@ import torch
 
 from fupruner.errors import FuPrunerError
 from fupruner.graph import check
-from fupruner.pruning.gates import GatedNetwork
+from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.slim import slim
 from unit.pruning import nets
 
@@ -70,6 +70,30 @@ def test_slimmed_network_trains() -> None:
     small(torch.randn(4, 3, 8, 8)).square().mean().backward()
     optimizer.step()
     assert not torch.equal(small.stem.weight, before)
+
+
+@pytest.mark.parametrize("share_tensors", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("name", nets.ALL)
+def test_slimmed_network_owns_its_weights(name: str, share: float, share_tensors: bool) -> None:
+    make, shape = nets.ALL[name]
+    graph = nets.graph_of(make(), *shape)
+    network = insert_gates(graph, share_tensors=share_tensors)
+    close(network, share)
+    small = slim(network, (torch.randn(2, *shape),))
+    others = {t.data_ptr() for module in (graph, network.graph_module) for t in module.state_dict().values()}
+    assert not others & {t.data_ptr() for t in small.state_dict().values() if t.numel()}
+
+
+def test_gates_may_share_the_weights_of_the_graph() -> None:
+    graph = nets.graph_of(nets.Chain(), 3, 8, 8)
+    before = {name: t.clone() for name, t in graph.state_dict().items()}
+    shared, copied = insert_gates(graph, share_tensors=True), insert_gates(graph)
+    assert shared.graph_module.a.weight is graph.a.weight
+    assert copied.graph_module.a.weight.data_ptr() != graph.a.weight.data_ptr()
+    close(shared, 0.5)
+    slim(shared, (torch.randn(2, 3, 8, 8),))
+    assert all(torch.equal(t, before[name]) for name, t in graph.state_dict().items())
 
 
 def test_gated_network_is_not_modified() -> None:
