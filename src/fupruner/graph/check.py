@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import NotEquivalentError
+from fupruner.graph.double import FastDepthwise
+from fupruner.graph.precision import run_double
 
 FLOAT64_TOLERANCE = 1e-9
 """Largest relative difference in float64 of networks that compute the same function; rounding alone stays below 1e-12."""
@@ -116,7 +117,7 @@ def is_finite(output: Any) -> bool:
 def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> float:
     """Largest relative error over several inputs, both networks run in ``dtype`` and in eval mode, one after the other.
 
-    Graphs are converted layer by layer as they run, so that large ones need no second copy of their weights.
+    Graphs are converted to float64 layer by layer as they run, so that large ones need no second copy of their weights.
     """
     cast = [tuple(t.to(dtype) if t.is_floating_point() else t for t in x) for x in inputs]
     expected, actual = (_outputs(m, cast, dtype) for m in (reference, module))
@@ -124,33 +125,15 @@ def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inpu
 
 
 def _outputs(module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> list[Any]:
-    if isinstance(module, fx.GraphModule) and not any(part.training for part in module.modules()):
-        converter = _InPrecision(module, dtype)
-        return [converter.run(*x) for x in inputs]
+    if dtype == torch.float64 and isinstance(module, fx.GraphModule) and not any(m.training for m in module.modules()):
+        outputs = run_double(module, inputs)
+        for output in outputs:
+            if isinstance(output, Exception):
+                raise output
+        return outputs
     copied = copy.deepcopy(module).to(dtype).eval()
-    return [copied(*x) for x in inputs]
-
-
-class _InPrecision(fx.Interpreter):
-    """Runs a graph in another precision: only the layer that is running exists in both."""
-
-    def __init__(self, graph_module: fx.GraphModule, dtype: torch.dtype) -> None:
-        super().__init__(graph_module)
-        self.dtype = dtype
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a layer with its tensors converted."""
-        module: nn.Module = super().fetch_attr(target)
-        tensors = {name: self._cast(t) for name, t in [*module.named_parameters(), *module.named_buffers()]}
-        return functional_call(module, tensors, args, kwargs)
-
-    def fetch_attr(self, target: str) -> Any:
-        """A tensor of the graph, converted."""
-        value = super().fetch_attr(target)
-        return self._cast(value) if isinstance(value, Tensor) else value
-
-    def _cast(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+    with FastDepthwise():
+        return [copied(*x) for x in inputs]
 
 
 @torch.no_grad()
