@@ -76,12 +76,13 @@ def prune(
         original = Path(folder) / f"original{shot.target.suffix}"
         (shot.target.reference or shot.target).export(shot.graph, shot.inputs, original)
         if speedup is not None:
-            module, record = _to_speedup(shot, scores, speedup, original)
+            module, record, reached = _to_speedup(shot, scores, speedup, original)
         elif ratio is not None:
-            module, record = _to_ratio(shot, scores, ratio, original)
+            module, record, reached = _to_ratio(shot, scores, ratio, original)
         else:
-            module, record = _to_fit(shot, scores)
-    return PruneResult(module, record, tuple(group.record() for group in shot.network.groups.groups))
+            module, record, reached = _to_fit(shot, scores, original)
+    groups = tuple(group.record() for group in shot.network.groups.groups)
+    return PruneResult(module, record, groups, reached, shot.target.grade)
 
 
 @dataclass(frozen=True)
@@ -145,32 +146,34 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     return _Shot(graph, inputs, network, planner, target, data, fusion)
 
 
-def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path) -> tuple[nn.Module, Plan]:
-    """A network that is measured to be as fast as asked; with data, branches and channels are weighed as a whole."""
+def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path) -> tuple[nn.Module, Plan, float]:
+    """A network measured to be as fast as asked, with its plan and speed-up; with data, branches and channels are weighed as a whole."""
     if shot.data is not None:
         loss = compensated_loss(shot.network, shot.graph, shot.data)
         scores = weighted(scores, best_weight(shot.planner, scores, speedup, loss))
     found = verified_plan(shot.planner, scores, speedup, shot.target, original, shot.inputs, finish=shot.as_shipped)
-    return found.module, found.plan.record
+    return found.module, found.plan.record, found.speedup
 
 
-def _to_fit(shot: _Shot, scores: Importance) -> tuple[nn.Module, Plan]:
-    """A network whose parameters fit on the target's chip."""
+def _to_fit(shot: _Shot, scores: Importance, original: Path) -> tuple[nn.Module, Plan, float]:
+    """A network whose parameters fit on the target's chip, with its plan and speed-up."""
     plan = shot.planner.for_budget(scores, Budget("bytes", room_on_chip(shot.target)))
     if not plan.record.moves:
         raise InputError("The parameters fit on the chip already.", hint="Ask for a speed-up, or for a ratio.")
     shot.network.set(plan.is_open, plan.closed_branches)
-    return shot.as_shipped(shot.network, slim(shot.network, shot.inputs)), plan.record
+    module = shot.as_shipped(shot.network, slim(shot.network, shot.inputs))
+    return module, plan.record, measured_speedup(shot.target, original, module, shot.inputs)
 
 
-def _to_ratio(shot: _Shot, scores: Importance, ratio: float, original: Path) -> tuple[nn.Module, Plan]:
-    """A network without that share of every group, measured not to be slower than the original."""
+def _to_ratio(shot: _Shot, scores: Importance, ratio: float, original: Path) -> tuple[nn.Module, Plan, float]:
+    """A network without that share of every group, measured not to be slower than the original, with its plan and speed-up."""
     plan = shot.planner.uniform(scores, ratio)
     _require_moves(plan.record, ratio)
     shot.network.set(plan.is_open, plan.closed_branches)
     module = shot.as_shipped(shot.network, slim(shot.network, shot.inputs))
-    _require_faster(measured_speedup(shot.target, original, module, shot.inputs), ratio, shot.target.grade)
-    return module, plan.record
+    reached = measured_speedup(shot.target, original, module, shot.inputs)
+    _require_faster(reached, ratio, shot.target.grade)
+    return module, plan.record, reached
 
 
 def _require_moves(plan: Plan, ratio: float) -> None:

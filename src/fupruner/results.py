@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from fupruner.pruning.dynamic import Decision
-from fupruner.records import Figures, FusionLog, GroupRecord, Plan
+from fupruner.records import Figures, FusionLog, Grade, GroupRecord, Plan
 from fupruner.report import words
 from fupruner.tabular import ShownAsTable, Tabular
 
@@ -44,15 +44,19 @@ class PruneResult(ShownAsTable):
         module: the pruned network in eval mode.
         plan: the moves that made it.
         groups: the groups of channels that it was made from.
+        speedup: over the original, timed in turn with it on the target.
+        grade: of that speed-up: ``measured``, or ``estimated`` where the target is not here.
     """
 
     module: nn.Module
     plan: Plan
     groups: tuple[GroupRecord, ...]
+    speedup: float
+    grade: Grade
 
     def table(self) -> Tabular:
-        """Widths that change, under the predicted times."""
-        return _widths("Pruned", self.plan)
+        """Widths that change, under the speed-up and the predicted times."""
+        return _widths(f"Pruned, {self.speedup:.2f}x as fast ({self.grade})", self.plan)
 
 
 @dataclass(frozen=True)

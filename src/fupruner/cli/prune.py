@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,8 +26,10 @@ from fupruner.cli.pictures import MeanStd, labelled_images
 from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
-from fupruner.records import Plan
 from fupruner.report import words
+
+if TYPE_CHECKING:
+    from fupruner.results import PruneResult
 
 
 def prune(
@@ -35,7 +37,9 @@ def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Network, named as for 'fupruner optimize'.")],
     out: Annotated[Path, typer.Option("--out", help="File to write: .onnx or .pt2.")],
     ratio: Annotated[float | None, typer.Option("--ratio", help="Part of the filters to remove, 0 to 1.")] = None,
-    speedup: Annotated[float | None, typer.Option("--speedup", help="Predicted speed-up, more than 1.")] = None,
+    speedup: Annotated[
+        float | None, typer.Option("--speedup", help="Speed-up wanted on the target, more than 1.")
+    ] = None,
     fit_on_chip: Annotated[bool, option("fit_on_chip")] = default("fit_on_chip"),
     target: Annotated[str, option("target")] = default("target"),
     ship: Annotated[str, option("ship")] = default("ship"),
@@ -69,22 +73,24 @@ def prune(
         network = load_network(model, weights, input_shape)
         images = None if data is None else labelled_images(network, data, mean_std)
         asked = {**amount, "device": device, "fit_on_chip": fit_on_chip}
-        plan = _run(network, asked, {"target": target, "ship": ship, "data": images}, out)
+        result = _run(network, asked, {"target": target, "ship": ship, "data": images}, out)
     if json:
-        print_json({**plan.model_dump(mode="json"), "out": out})
+        reached = {"speedup": result.speedup, "speedup_grade": result.grade}
+        print_json({**result.plan.model_dump(mode="json"), **reached, "out": out})
     else:
-        _show(plan, out)
+        _show(result, out)
 
 
-def _run(network: Network, amount: dict[str, Any], how: dict[str, Any], out: Path) -> Plan:
+def _run(network: Network, amount: dict[str, Any], how: dict[str, Any], out: Path) -> PruneResult:
     result = fupruner.prune(network.module, network.inputs, **amount, **how)
     fupruner.export(result.module, network.inputs, out, **how)
-    return result.plan
+    return result
 
 
-def _show(plan: Plan, out: Path) -> None:
-    console = output()
+def _show(result: PruneResult, out: Path) -> None:
+    console, plan = output(), result.plan
     console.print(width_table(plan))
     before, after = words.milliseconds(plan.baseline_ms), words.milliseconds(plan.predicted_ms)
     console.print(f"Predicted time on {plan.target} ({plan.grade}): {before} -> {after}.", markup=False)
+    console.print(f"Speed-up over the original ({result.grade}): {result.speedup:.2f}x.", markup=False)
     console.print(f"Written: {out}", markup=False, soft_wrap=True)

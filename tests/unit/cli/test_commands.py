@@ -29,6 +29,8 @@ class Fake:
     module: nn.Module
     log: FusionLog
     plan: Plan
+    speedup: float = 1.9
+    grade: str = "measured"
 
 
 class Recorder:
@@ -200,6 +202,7 @@ def test_prune_passes_the_ratio_and_exports(recorder: Recorder, tmp_path: Path) 
     assert recorder.calls[0] == ("prune", {"ratio": 0.5, "device": None, "fit_on_chip": False, **how})
     assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", **how})
     assert "Predicted time on cpu (table): 1.00 ms -> 0.500 ms." in result.stdout
+    assert "Speed-up over the original (measured): 1.90x." in result.stdout
 
 
 def test_export_writes_into_a_new_folder(recorder: Recorder, tmp_path: Path) -> None:

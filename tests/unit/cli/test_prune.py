@@ -104,5 +104,8 @@ def test_images_decide_what_goes_and_repair_what_is_left(tmp_path: Path) -> None
     file = tmp_path / "small.onnx"
     result = prune(f"{HERE}:grey_chain", file, *GREY, "--ratio", "0.5", "--data", "digits", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["importance"] == "fisher"
+    found = json.loads(result.stdout)
+    assert found["importance"] == "fisher"
+    assert found["speedup_grade"] == "measured"
+    assert found["speedup"] > 0.95
     assert file.stat().st_size > 0
