@@ -23,6 +23,8 @@ from fupruner.targets.export_mode import ExportMode
 from fupruner.targets.layer_names import Calls, layer_calls, name_after_layers
 
 OPSET = 17
+LARGEST = 2**31
+"""Bytes that one ONNX file can hold: protobuf counts them in 32 bits with a sign."""
 
 
 def inference_copy(module: nn.Module) -> nn.Module:
@@ -57,8 +59,10 @@ def write_onnx(
         dynamic_batch: leave the first axis of inputs and outputs open.
 
     Raises:
-        TargetError: an operator has no ONNX form, or the exporter wrote something else than it was asked for.
+        TargetError: an operator has no ONNX form, the weights do not fit one file, or the exporter wrote something else than it
+            was asked for.
     """
+    _require_fits_one_file(module)
     network = _Traceable(inference_copy(module)).eval()
     inputs = float_inputs(example_inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,16 @@ def write_onnx(
         del model
         onnx.checker.check_model(str(draft))  # of the file: a model in memory would be written out once more
         os.replace(draft, path)
+
+
+def _require_fits_one_file(module: nn.Module) -> None:
+    held = {id(t): 4 * t.numel() for t in [*module.parameters(), *module.buffers()]}
+    size = sum(held.values())
+    if size >= LARGEST:
+        raise TargetError(
+            f"The network has {size / 2**30:.1f} GiB of weights in float32; one ONNX file holds less than 2 GiB.",
+            hint="Write a .pt2 file instead, which PyTorch loads.",
+        )
 
 
 @contextmanager

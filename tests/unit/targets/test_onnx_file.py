@@ -128,3 +128,11 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     result = CpuTarget().export(Two(), (torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)), tmp_path / "m.onnx")
     assert result.max_error < 1e-6
     assert [value.name for value in onnx.load(str(tmp_path / "m.onnx")).graph.output] == ["output_0", "output_1"]
+
+
+def test_weights_that_do_not_fit_one_file_are_refused_before_they_are_copied(tmp_path: Path) -> None:
+    module = nn.Linear(1, 1)
+    module.weight = nn.Parameter(torch.zeros(1, 1).expand(2**29, 1))  # two gibibytes of which one number is held
+    with pytest.raises(TargetError, match=r"2\.0 GiB of weights in float32; one ONNX file holds less than 2 GiB"):
+        write_onnx(module, (torch.randn(1, 1),), tmp_path / "large.onnx")
+    assert list(tmp_path.iterdir()) == []
