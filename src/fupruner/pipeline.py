@@ -232,7 +232,7 @@ def _require_reachable(
     graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, fusion: FusionLog, options: Options
 ) -> None:
     """Refuse before anything is written or trained what no plan can reach."""
-    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip)
+    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip, share_tensors=True)
     require_prunable(network)
     if options.speedup is not None:
         planner.for_speedup(criterion("l2")(network, None, 0), options.speedup)

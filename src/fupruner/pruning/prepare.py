@@ -25,8 +25,9 @@ BESIDE_WEIGHTS = 0.99
 
 
 def make_planner(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog, *, fit: bool = False
-) -> tuple[GatedNetwork, Planner]:
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog, *, fit: bool = False,
+    share_tensors: bool = False,
+) -> tuple[GatedNetwork, Planner]:  # fmt: skip
     """Gates in a fresh copy of a graph, and a planner for them on a target.
 
     Args:
@@ -35,6 +36,7 @@ def make_planner(
         target: decides what pays.
         fusion: of fusing the graph; what ships is fused at the same level.
         fit: whether the weights have to fit on the target's chip.
+        share_tensors: let the gated network use the graph's own weights; for networks that are not trained.
 
     Raises:
         InputError: they have to, and the target has no such limit.
@@ -42,7 +44,7 @@ def make_planner(
     shapes.propagate(graph, inputs)
     cost_model, level = target.cost_model(), fusion.level
     reserved = reservable(graph, inputs, fusion, cost_model, max(1, target.alignment // 2))
-    network = insert_gates(graph, activations=level != "none", reserved=reserved)
+    network = insert_gates(graph, activations=level != "none", reserved=reserved, share_tensors=share_tensors)
     pricer = Pricer(network, cost_model, "fused" if level == "aggressive" else "cheaper")
     return network, planner_for(network, pricer, target, fit=fit)
 
