@@ -26,7 +26,8 @@ from fupruner.finish import hardware
 from fupruner.models.cifar_resnet import resnet20
 from fupruner.training.data import ImageData, Split
 from fupruner.training.distill import distilled, frozen_copy
-from fupruner.training.loop import make_optimizer, supported, train_steps
+from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.recipe import Recipe, supported
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Classification
 
@@ -77,18 +78,11 @@ def ours(task: Classification, steps: int, precision: Any, *, distill: bool) -> 
     model, teacher = resnet20(), resnet20()
     optimizer = make_optimizer(model, 5e-4)
     schedule = Schedule.over(task.steps_per_epoch, RATE)
+    recipe = Recipe(precision=precision, teacher=teacher if distill else None)
 
     def turn() -> float:
         start = time.perf_counter()
-        train_steps(
-            model,
-            task,
-            schedule,
-            stop=steps,
-            optimizer=optimizer,
-            precision=precision,
-            teacher=teacher if distill else None,
-        )
+        train_steps(model, task, schedule, stop=steps, optimizer=optimizer, recipe=recipe)
         return time.perf_counter() - start
 
     return turn

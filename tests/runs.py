@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,24 @@ from fupruner.records import Comparison, LayerTime, Measurement
 from fupruner.runs.checkpoints import Checkpoints
 from fupruner.runs.journal import Journal
 
-OPTIONS = {"--epochs": "2", "--max-drop": "30", "--batch-size": "256", "--checkpoint-every": "0"}
+OPTIONS = {
+    "--epochs": "2", "--max-drop": "30", "--batch-size": "256", "--checkpoint-every": "0", "--speedup": "1.5", "--set": "ema=0.9",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that nothing happened to.
+
+    Attributes:
+        command: its words, without ``--out``.
+        folder: of the run.
+        points: how many it has, see ``runs.fupruner``.
+    """
+
+    command: tuple[str, ...]
+    folder: Path
+    points: int
 
 
 def context() -> BaseContext:
@@ -89,6 +107,11 @@ def _child(arguments: list[str], log: str, at: int | None, sign: int, place: dic
         main()
     finally:
         print(f"points {count}", flush=True)
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """Weights of the network that a run came to."""
+    return dict(torch.export.load(str(run / "model.pt2")).state_dict)
 
 
 def _before(owner: Any, name: str, action: Callable[[], None]) -> None:

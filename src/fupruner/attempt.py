@@ -32,6 +32,7 @@ from fupruner.runs.scalars import FOLDER, Scalars
 from fupruner.targets.base import Target
 from fupruner.training.features import Hints
 from fupruner.training.loop import make_optimizer
+from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
 from fupruner.training_log import TrainingLog
@@ -180,17 +181,21 @@ def _train(
     setting: Setting, module: nn.Module, learnt: Hints, log: TrainingLog, optimizer: Optimizer | None, start: int, stop: int, total: int
 ) -> None:  # fmt: skip
     options = setting.options
-    setting.trainer.train(
-        module, setting.task, _schedule(options, total), start=start, stop=stop, optimizer=optimizer,
-        weight_decay=options.weight_decay, precision=options.precision, seed=options.seed, on_step=[log.step], on_epoch=[log.epoch],
+    recipe = Recipe(
+        weight_decay=options.weight_decay, precision=options.precision, seed=options.seed,
         teacher=setting.teacher if options.distill else None, hints=learnt if options.distill_features else None,
-        hint_weight=options.distill_features, on_skip=setting.progress.advance,
+        hint_weight=options.distill_features, ema=options.ema if log.stage == "recover" else 0.0,
+    )  # fmt: skip
+    setting.trainer.train(
+        module, setting.task, _schedule(options, total), start=start, stop=stop, recipe=recipe,
+        optimizer=optimizer, on_step=[log.step], on_epoch=[log.epoch], on_skip=setting.progress.advance,
     )  # fmt: skip
 
 
 def _schedule(options: Options, steps: int) -> Schedule:
     """The rate rises while gates are still moving, so that the weights that scores are taken with stay near the original's."""
-    return Schedule.over(steps, options.learning_rate, min(options.pruning_share, LONGEST_WARMUP))
+    suitable = min(options.pruning_share, LONGEST_WARMUP)
+    return Schedule.over(steps, options.learning_rate, suitable if options.warmup is None else options.warmup)
 
 
 def _fused(setting: Setting, pruning: DynamicPruning, slimmed: fx.GraphModule) -> tuple[fx.GraphModule, FusionLog]:

@@ -37,11 +37,25 @@ class Options(BaseModel):
     importance: ImportanceName = Field("fisher", description="Predicts what closing a gate loses.")
     batch_size: int = Field(128, ge=1, description="Images per training step.")
     learning_rate: float = Field(0.03, gt=0, description="Peak of the cosine schedule.")
+    warmup: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the steps in which the learning rate rises to its peak; without it, as long as gates move.",
+        examples=[0.05],
+    )
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
     augment: Literal["auto", "none", "light", "standard", "strong", "shift"] = Field(
         "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of a label that is spread over all classes.")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the average over the weights of all recovery steps, which then ships; 0 ships the last weights.",
+        examples=[0.99],
+    )
     distill: bool = Field(True, description="Learn from the original network's logits.")
     distill_features: float = Field(
         5.0,

@@ -14,7 +14,7 @@ from fupruner.cli import app
 FLAGS = {
     "optimize": {
         "--batch-size", "--checkpoint-every", "--data", "--epochs", "--fusion", "--help", "--importance", "--json", "--learning-rate",
-        "--max-drop", "--options", "--dry-run", "--out", "--seed", "--speedup", "--target", "--threads",
+        "--max-drop", "--options", "--dry-run", "--out", "--seed", "--set", "--speedup", "--target", "--threads",
         "--tensorboard", "--train-split", "--ship", "--device", "--fit-on-chip", "--validation-split",
         "--input-shape", "--mean-std", "--weights", "MODEL",
     },

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
 from typer.models import OptionInfo
 
-from fupruner.errors import InputError
+from fupruner.errors import InputError, unknown_name
 from fupruner.options import Options, allowed, parse_options, read_options
 
 
@@ -54,17 +55,41 @@ def default(name: str) -> Any:
     return Options.model_fields[name].default
 
 
-def combined(context: typer.Context, file: Path | None) -> Options:
-    """Options of a command: its flags, where they were given, else those of a file, else the defaults.
+def combined(context: typer.Context, file: Path | None, assignments: Iterable[str] = ()) -> Options:
+    """Options of a command: its flags and assignments, where they were given, else those of a file, else the defaults.
+
+    Args:
+        context: of the command.
+        file: of options.
+        assignments: like ``ema=0.99``, for options without a flag of their own.
 
     Raises:
-        InputError: the file cannot be read, or a value cannot be used.
+        InputError: the file cannot be read, a value cannot be used, or an assignment is none.
     """
+    named = dict(assigned(each) for each in assignments)
     flags = {name: value for name, value in context.params.items() if name in Options.model_fields}
     if file is None:
-        return parse(**flags)
+        return parse(**{**flags, **named})
     given = {name: value for name, value in flags.items() if _was_given(context, name)}
-    return parse(**{**read_options(file).model_dump(exclude_unset=True), **given})
+    return parse(**{**read_options(file).model_dump(exclude_unset=True), **given, **named})
+
+
+def assigned(text: str) -> tuple[str, object]:
+    """Name and value of an assignment; the value is written as in TOML, a text without quotes.
+
+    Raises:
+        InputError: it is no assignment, or there is no such option.
+    """
+    name, sign, value = (part.strip() for part in text.partition("="))
+    if not sign:
+        raise InputError(f"--set {text}: give it as NAME=VALUE.", hint="For example: --set ema=0.99")
+    name = name.replace("-", "_")
+    if name not in Options.model_fields:
+        raise unknown_name("option in --set", name, Options.model_fields)
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

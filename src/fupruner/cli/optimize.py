@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fupruner.runs.origin import Source
     from fupruner.training.task import Task
 
-MODEL_HELP = "module:callable, .onnx, .pt2, torchvision:, timm: or fupruner:NAME."
+MODEL_HELP = "module:callable, .onnx, .pt2, torchvision:, timm:, fupruner:"
 DATA_HELP = "Class folders, parquet, hf:NAME or digits."
 
 
@@ -61,6 +61,10 @@ def optimize(
     threads: Annotated[int, option("threads")] = default("threads"),
     checkpoint_every: Annotated[float, option("checkpoint_every")] = default("checkpoint_every"),
     tensorboard: Annotated[bool, option("tensorboard")] = default("tensorboard"),
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="<k=v>", help="Any option of that file, like ema=0.99; repeatable."),
+    ] = None,
     train_split: Annotated[str | None, typer.Option("--train-split", help="Split to train on.")] = None,
     validation_split: Annotated[str | None, typer.Option("--validation-split", help="Split to judge by.")] = None,
     dry_run: Annotated[
@@ -69,7 +73,7 @@ def optimize(
     json: Json = False,
 ) -> int:
     """Make MODEL fast on a target within an accuracy requirement; exit code 1 if that was not possible."""
-    options = combined(context, options_file)
+    options = combined(context, options_file, more or ())
     if is_main():
         new_folder(out)
     with results_only(json), RichProgress(messages()) as progress:

@@ -32,7 +32,7 @@ class Checkpoint:
         position: entries of the journal that came before the phase.
         step: the next step of the schedule.
         stop: step before which the phase ends.
-        model, optimizer: their states.
+        model, optimizer, average: their states; that of an average over weights is empty where there is none.
         epochs: results of the epochs of the phase that ended, as plain values.
         losses: of the steps since the last epoch ended: their sum and number.
     """
@@ -44,6 +44,7 @@ class Checkpoint:
     stop: int
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
+    average: dict[str, Any] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     losses: tuple[float, int] = (0.0, 0)
 

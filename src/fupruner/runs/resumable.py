@@ -21,8 +21,10 @@ from fupruner.runs.checkpoints import Checkpoint, Checkpoints, phase_of
 from fupruner.runs.interrupts import Interrupts
 from fupruner.runs.journal import Journal
 from fupruner.runs.recorded import unrecorded
+from fupruner.training.average import Average
 from fupruner.training.loop import make_optimizer, train_steps
 from fupruner.training.meter import EpochResult, OnEpoch, OnStep, StepResult
+from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
 
@@ -67,21 +69,21 @@ class Trainer:
         return found, problems
 
     def train(
-        self, module: nn.Module, task: Task, schedule: Schedule, *, start: int, stop: int, optimizer: Optimizer | None = None,
-        weight_decay: float, on_step: Sequence[OnStep] = (), on_epoch: Sequence[OnEpoch] = (),
-        on_skip: Callable[[int], None] = lambda steps: None, **more: Any,
+        self, module: nn.Module, task: Task, schedule: Schedule, *, start: int, stop: int, recipe: Recipe,
+        optimizer: Optimizer | None = None, on_step: Sequence[OnStep] = (), on_epoch: Sequence[OnEpoch] = (),
+        on_skip: Callable[[int], None] = lambda steps: None,
     ) -> None:  # fmt: skip
         """Run the steps ``start`` to ``stop`` of a schedule, or those of them that are still to be run.
 
         Arguments and errors are those of :func:`fupruner.training.loop.train_steps`; ``on_skip`` is told how many steps
-        need not be run again. All that training changes has to be in the module's and the optimizer's state.
+        need not be run again. All that training changes has to be in the state of module, optimizer and average.
 
         Raises:
             KeyboardInterrupt: the user asked to stop; the state is saved.
         """
         phase, task = self._count(module), unrecorded(task)
-        optimizer = optimizer or make_optimizer(module, weight_decay)
-        watch = _Watch(self, optimizer, phase, stop, task.steps_per_epoch)
+        optimizer, average = optimizer or make_optimizer(module, recipe.weight_decay), Average(module, recipe.ema)
+        watch = _Watch(self, optimizer, average, phase, stop, task.steps_per_epoch)
         restored = self._restored
         if restored is not None and phase < restored.phase:
             self._pass_over(module, phase, on_epoch)
@@ -89,10 +91,8 @@ class Trainer:
             return
         if restored is not None:
             self._restored = None
-            module.load_state_dict(restored.model)
-            optimizer.load_state_dict(restored.optimizer)
             on_skip(restored.step - start)
-            start = watch.take(restored)
+            start = watch.take(restored, module)
             for result in watch.epochs:
                 _notify(on_epoch, result, module)
         self.is_current = self._training = True
@@ -100,9 +100,9 @@ class Trainer:
         try:
             with watch.interrupts.deferred(heard=world.is_main):
                 train_steps(
-                    module, task, schedule, start=start, stop=stop, optimizer=optimizer, weight_decay=weight_decay,
+                    module, task, schedule, start=start, stop=stop, recipe=recipe, optimizer=optimizer, average=average,
                     world=world, on_step=[*on_step, watch.step],
-                    on_epoch=[lambda result, model: _notify(on_epoch, watch.epoch(result), model), watch.after_epoch], **more,
+                    on_epoch=[lambda result, model: _notify(on_epoch, watch.epoch(result), model), watch.after_epoch],
                 )  # fmt: skip
                 if restored is None or not restored.is_final:
                     watch.write(module, stop)
@@ -176,16 +176,21 @@ class Trainer:
 class _Watch:
     """Looks on while a phase trains: keeps its epochs, and writes checkpoints."""
 
-    def __init__(self, trainer: Trainer, optimizer: Optimizer, phase: int, stop: int, steps_per_epoch: int) -> None:
-        self.trainer, self.optimizer, self.phase, self.stop = trainer, optimizer, phase, stop
+    def __init__(
+        self, trainer: Trainer, optimizer: Optimizer, average: Average, phase: int, stop: int, steps_per_epoch: int
+    ) -> None:
+        self.trainer, self.optimizer, self.average, self.phase, self.stop = trainer, optimizer, average, phase, stop
         self.network, self.position, self.steps_per_epoch = trainer._network, trainer.journal.position, steps_per_epoch
         self.interrupts = Interrupts()
         self.epochs: list[EpochResult] = []
         self.losses: tuple[float, int] = (0.0, 0)
         self._next, self._step = time.monotonic() + trainer.every, 0
 
-    def take(self, restored: Checkpoint) -> int:
+    def take(self, restored: Checkpoint, module: nn.Module) -> int:
         """Go on from a checkpoint; returns its step."""
+        module.load_state_dict(restored.model)
+        self.optimizer.load_state_dict(restored.optimizer)
+        self.average.load_state_dict(restored.average)
         self.epochs = [EpochResult(**values) for values in restored.epochs]
         self.losses = (float(restored.losses[0]), int(restored.losses[1]))
         return restored.step
@@ -227,7 +232,7 @@ class _Watch:
         began = time.monotonic()
         state = Checkpoint(
             phase=self.phase, network=self.network, position=self.position, step=step, stop=self.stop,
-            model=dict(model.state_dict()), optimizer=self.optimizer.state_dict(),
+            model=dict(model.state_dict()), optimizer=self.optimizer.state_dict(), average=self.average.state_dict(),
             epochs=[asdict(result) for result in self.epochs], losses=self.losses,
         )  # fmt: skip
         trainer.checkpoints.write(state, frozenset(trainer._anchors))

@@ -251,6 +251,22 @@ def test_flags_override_the_file_and_the_file_the_defaults(recorder: Recorder, t
     }  # fmt: skip
 
 
+def test_options_without_a_flag_are_set_by_name_and_reach_the_run(recorder: Recorder, tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('warmup = 0.2\naugment = "none"\nema = 0.5\n')
+    named = ("--set", "ema=0.99", "--set", "label_smoothing=0.1", "--set", "augment=strong")
+    result = optimize(tmp_path / "run", "--options", file, *named)
+    assert result.exit_code == 0, result.output
+    ((_, options),) = recorder.calls
+    expected = {"warmup": 0.2, "ema": 0.99, "label_smoothing": 0.1, "augment": "strong"}
+    assert {name: options[name] for name in expected} == expected
+    task = options["task"]
+    assert (task.augment, task.label_smoothing) == ("strong", 0.1)
+    refused = optimize(tmp_path / "other", "--set", "ema=1.5")
+    assert refused.exit_code == 2
+    assert "--ema 1.5: must be at least 0 and less than 1." in refused.stderr
+
+
 def test_error_in_a_file_names_line_and_allowed_values(recorder: Recorder, tmp_path: Path) -> None:
     file = tmp_path / "options.toml"
     file.write_text('# mine\nepochs = 5\n\nfusion = "most"\nepoch = 3\n')

@@ -37,3 +37,30 @@ def test_all_violations_are_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
         flags.parse(max_drop=-1, epochs=0, seed=1)
     assert len(caught.value.args[0].splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ema=0.99", ("ema", 0.99)),
+        ("augment = strong", ("augment", "strong")),
+        ('augment="strong"', ("augment", "strong")),
+        ("distill=false", ("distill", False)),
+        ("label-smoothing=0.1", ("label_smoothing", 0.1)),
+    ],
+)
+def test_assignments_are_read_like_lines_of_an_options_file(text: str, expected: tuple[str, object]) -> None:
+    assert flags.assigned(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ema", "--set ema: give it as NAME=VALUE."),
+        ("emma=1", "Unknown option in --set 'emma'"),
+        ("", "--set : give it as NAME=VALUE."),
+    ],
+)
+def test_what_is_no_assignment_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        flags.assigned(text)

@@ -12,6 +12,7 @@ from fupruner.errors import InputError, TrainingError
 from fupruner.records import Metric
 from fupruner.training.custom import CustomTask
 from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 
 
@@ -70,10 +71,10 @@ def test_training_in_parts_equals_training_in_full(cut):
         return nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1))
 
     whole, parts, schedule = net(), net(), Schedule.over(10, 1e-4)
-    train_steps(whole, task(), schedule, precision="32-true")
+    train_steps(whole, task(), schedule, recipe=Recipe(precision="32-true"))
     optimizer = make_optimizer(parts, 5e-4)
-    train_steps(parts, task(), schedule, stop=cut, optimizer=optimizer, precision="32-true")
-    train_steps(parts, task(), schedule, start=cut, optimizer=optimizer, precision="32-true")
+    train_steps(parts, task(), schedule, stop=cut, optimizer=optimizer, recipe=Recipe(precision="32-true"))
+    train_steps(parts, task(), schedule, start=cut, optimizer=optimizer, recipe=Recipe(precision="32-true"))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 
 

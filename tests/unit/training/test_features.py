@@ -12,6 +12,7 @@ from fupruner.models.resolve import load_model
 from fupruner.training.data import load_data
 from fupruner.training.features import FeatureLoss, recorded, stage_ends
 from fupruner.training.loop import train_steps
+from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Classification
 
@@ -76,5 +77,6 @@ def test_a_student_comes_closer_to_its_teachers_maps():
             return FeatureLoss(own, taught, {"1": kept})().item()
 
     before = distance()
-    train_steps(student, task, Schedule.over(20, 0.05), teacher=teacher, hints={"1": kept}, precision="32-true")
+    recipe = Recipe(precision="32-true", teacher=teacher, hints={"1": kept})
+    train_steps(student, task, Schedule.over(20, 0.05), recipe=recipe)
     assert distance() < before / 2

@@ -12,9 +12,11 @@ from torch import nn
 
 from fupruner.errors import InputError, TrainingError
 from fupruner.models.resolve import load_model
+from fupruner.training.average import Average
 from fupruner.training.data import ImageData, load_data
-from fupruner.training.loop import make_optimizer, supported, train, train_steps
+from fupruner.training.loop import make_optimizer, train, train_steps
 from fupruner.training.meter import EpochResult
+from fupruner.training.recipe import Recipe, supported
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Classification
 
@@ -70,11 +72,11 @@ def test_learning_from_a_teacher_leaves_it_alone(data, trained):
 def test_training_in_parts_equals_training_in_full(task, cut, precision):
     schedule = Schedule.over(22, 0.05)
     whole, parts = small_net(dropout=0.3), small_net(dropout=0.3)
-    train_steps(whole, task, schedule, precision=precision)
+    train_steps(whole, task, schedule, recipe=Recipe(precision=precision))
     optimizer = make_optimizer(parts, 5e-4)
-    train_steps(parts, task, schedule, stop=cut, optimizer=optimizer, precision=precision)
+    train_steps(parts, task, schedule, stop=cut, optimizer=optimizer, recipe=Recipe(precision=precision))
     torch.rand(7)  # what happens in between does not matter
-    train_steps(parts, task, schedule, start=cut, optimizer=optimizer, precision=precision)
+    train_steps(parts, task, schedule, start=cut, optimizer=optimizer, recipe=Recipe(precision=precision))
     assert same_state(whole, parts)
 
 
@@ -92,6 +94,53 @@ def test_a_resumed_optimizer_continues_from_its_saved_state(task, tmp_path):
     resumed.load_state_dict(saved["optimizer"])
     train_steps(second, task, schedule, start=6, optimizer=resumed)
     assert same_state(whole, second)
+
+
+def test_the_average_ends_in_the_model_and_is_what_epochs_are_judged_by(task):
+    model, states, judged = small_net(), [], []
+    train_steps(
+        model, task, Schedule.over(22, 0.3), recipe=Recipe(ema=0.9, precision="32-true"),
+        on_step=[lambda _, given: states.append(copy.deepcopy(given.state_dict()))],
+        on_epoch=[lambda result, given: judged.append((result.accuracy, task.evaluate(given)))],
+    )  # fmt: skip
+    expected = states[0]
+    for count, state in enumerate(states[1:], start=1):
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = {name: decay * expected[name] + (1 - decay) * value for name, value in state.items()}
+    found = model.state_dict()
+    for name in ("0.weight", "1.running_var", "5.bias"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6, msg=name)
+        assert not torch.equal(found[name], states[-1][name])
+    assert judged[-1][0] == task.evaluate(model)
+    assert judged[-1][0] != judged[-1][1]
+
+
+@pytest.mark.parametrize("cut", [4, 11])
+def test_training_with_an_average_in_parts_equals_that_in_full(task, cut, tmp_path):
+    schedule, recipe = Schedule.over(15, 0.05), Recipe(ema=0.9)
+    whole, first, second = small_net(), small_net(), small_net()
+    train_steps(whole, task, schedule, recipe=recipe)
+    optimizer, average = make_optimizer(first, 5e-4), Average(first, 0.9)
+    train_steps(first, task, schedule, stop=cut, recipe=recipe, optimizer=optimizer, average=average)
+    state = {"model": first.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state_dict()}
+    torch.save(state, tmp_path / "state.pt")
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.load_state_dict(saved["model"])
+    optimizer, average = make_optimizer(second, 5e-4), Average(second, 0.9)
+    optimizer.load_state_dict(saved["optimizer"])
+    average.load_state_dict(saved["average"])
+    train_steps(second, task, schedule, start=cut, recipe=recipe, optimizer=optimizer, average=average)
+    assert same_state(whole, second)
+
+
+def test_without_a_decay_there_is_no_average(task):
+    model, plain = small_net(), small_net()
+    average = Average(model, 0.0)
+    assert average.of(model) is model
+    assert average.state_dict() == {}
+    train_steps(model, task, Schedule.over(5, 0.05), average=average)
+    train_steps(plain, task, Schedule.over(5, 0.05))
+    assert same_state(model, plain)
 
 
 def test_a_phase_on_another_network_continues_the_schedule(task):

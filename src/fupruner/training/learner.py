@@ -1,0 +1,116 @@
+"""One step of training on whatever device and however many processes there are, and what has to be set up for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fupruner.training.distill import Objective, distilled, frozen_copy
+from fupruner.training.features import FeatureLoss, recorded
+from fupruner.training.parallel import PATIENCE, World
+from fupruner.training.recipe import Precision, Recipe, supported
+from fupruner.training.stream import part_of
+from fupruner.training.synchronised import synchronised_norms
+from fupruner.training.task import Predict, Task
+
+Learn = Callable[[Any, float], float]
+"""From a batch and a learning rate to the loss of the whole batch; where that is not finite, the weights stay."""
+
+
+@contextmanager
+def learning(model: nn.Module, task: Task, optimizer: Optimizer, recipe: Recipe, world: World) -> Iterator[Learn]:
+    """A function that takes one step; while this lasts, the model is where and as training wants it."""
+    fabric = _fabric(supported(recipe.precision), world)
+    with (
+        synchronised_norms(model, world),
+        _objective(fabric, task, model, recipe) as objective,
+        _prepared(fabric, model, optimizer) as (wrapped, stepper),
+        torch.random.fork_rng(),
+    ):
+
+        def learn(batch: Any, rate: float) -> float:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            part, share = part_of(batch, task, world)
+            return _step(fabric, stepper, objective(wrapped, fabric.to_device(part)), world, share)
+
+        yield learn
+
+
+def _step(fabric: Fabric, optimizer: Optimizer, loss: Tensor, world: World, share: float) -> float:
+    """Descend from the loss of this process's share of a batch; where that of the batch is not finite, the weights stay."""
+    value = world.mean(float(loss.detach()), share)
+    if math.isfinite(value):
+        fabric.backward(loss if world.size == 1 else loss * (share * world.size))  # gradients are averaged
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+@contextmanager
+def _prepared(fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[nn.Module, Optimizer]]:
+    """The model on the training device, laid out for speed and in training mode; all of it is undone at the end."""
+    home = next(model.parameters()).device
+    modes = {module: module.training for module in model.modules()}
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped, stepper = fabric.setup(model, optimizer)
+    _move_state(optimizer, fabric.device)
+    wrapped.train()
+    try:
+        yield wrapped, stepper
+    finally:
+        model.to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _move_state(optimizer, home)
+        optimizer.zero_grad(set_to_none=True)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _fabric(precision: Precision, world: World) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision each time
+    if world.size == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    strategy = DDPStrategy(static_graph=True, timeout=PATIENCE)  # which parameters have gradients does not change
+    nodes = world.size // world.local_size
+    fabric = Fabric(
+        accelerator="auto", devices=world.local_size, num_nodes=nodes, strategy=strategy, precision=precision
+    )
+    fabric.launch()
+    return fabric
+
+
+def _move_state(optimizer: Optimizer, device: torch.device) -> None:
+    for state in optimizer.state.values():
+        state.update({name: value.to(device) for name, value in state.items() if isinstance(value, Tensor)})
+
+
+@contextmanager
+def _objective(fabric: Fabric, task: Task, model: nn.Module, recipe: Recipe) -> Iterator[Objective]:
+    """What training minimises: the task's loss, mixed with the distance from the teacher where there is one."""
+    if recipe.teacher is None:
+        yield task.loss
+        return
+    copied, hints = frozen_copy(recipe.teacher, fabric.device), recipe.hints or {}
+    with recorded(model, hints) as own, recorded(copied, hints) as taught:
+        features = FeatureLoss(own, taught, hints) if hints else None
+        yield distilled(task, _in_half(fabric, copied), features=features, feature_weight=recipe.hint_weight)
+
+
+def _in_half(fabric: Fabric, teacher: nn.Module) -> Predict:
+    """The teacher as a function that predicts in the precision of the training."""
+
+    def predict(inputs: Tensor) -> Tensor:
+        with fabric.autocast():
+            outputs: Tensor = teacher(inputs)
+        return outputs
+
+    return predict
