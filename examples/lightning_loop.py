@@ -1,4 +1,4 @@
-"""Prune inside a ``Trainer`` of PyTorch Lightning: a callback of fifteen lines, on handwritten digits.
+"""Prune inside a ``Trainer`` of PyTorch Lightning: a callback of a few lines, on handwritten digits.
 
 Run it with ``python examples/lightning_loop.py``; it needs ``pip install pytorch-lightning`` (or ``lightning``). ``Pruning`` below
 passes the trainer's hooks on to ``fupruner.PruningCallback``. Copy it into a project of your own as it is.
@@ -46,6 +46,15 @@ class Pruning(pl.Callback):
         """Record the figure of an epoch."""
         if not trainer.sanity_checking:
             self.pruning.on_epoch(float(trainer.callback_metrics[self.metric]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the trainer's checkpoints."""
+        return {"pruning": self.pruning.state_dict(), "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Comes out of them, when ``trainer.fit(..., ckpt_path=...)`` goes on."""
+        self.pruning.load_state_dict(state["pruning"])
+        self.seen = state["seen"]
 
 
 class Digits(pl.LightningModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -21,12 +21,14 @@ from fupruner.models.resolve import as_module
 from fupruner.options import Options
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
+from fupruner.pruning.dynamic_state import restore, state_of
 from fupruner.pruning.gates import insert_gates
-from fupruner.pruning.importance import criterion
+from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.prepare import planner_for
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
+from fupruner.pruning.trade import WEIGHTS, best_weight, compensated_loss
 from fupruner.pruning.verify import measured_speedup
 from fupruner.results import LoopEpoch, LoopResult
 from fupruner.targets.registry import get_target
@@ -74,6 +76,8 @@ class PruningCallback:
         deadline: share of the steps after which gates are frozen, above 0, at most 1.
         decisions: how often gates are decided.
 
+    ``state_dict`` and ``load_state_dict`` go into the loop's own checkpoints.
+
     Attributes:
         module: what to train; ``.to(device)``, ``.train()`` and ``.eval()`` work as on any module.
         step: steps that were counted.
@@ -116,7 +120,9 @@ class PruningCallback:
         last = max(1, round(deadline * total_steps))
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
         score = criterion(importance)
-        self._pruning = DynamicPruning(network, planner, lambda n: score(n, data, calibration_images), budget)
+        self._pruning = DynamicPruning(
+            network, planner, lambda n: score(n, data, calibration_images), budget, self._trader(data)
+        )
         self.step, self.frozen = 0, False
         self.epochs: list[LoopEpoch] = []
 
@@ -146,6 +152,43 @@ class PruningCallback:
         )
         self.epochs.append(record)
         return record
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the loop's own checkpoint has to keep of the pruning, the weights of ``module`` included.
+
+        Tensors and plain values only, so that ``torch.load(..., weights_only=True)`` reads it. Save the optimizer beside it.
+        """
+        network = self._pruning.network
+        return {
+            "step": self.step,
+            "frozen": self.frozen,
+            "epochs": [vars(epoch) for epoch in self.epochs],
+            "pruning": state_of(self._pruning),
+            "network": network.graph_module.state_dict(),
+            "cut": None if self.module is network.graph_module else self.module.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave, in a callback that was just made with the same arguments.
+
+        Where the network was cut already, ``module`` is the cut network afterwards, with new parameters; so make the optimizer
+        after this, and then load its state.
+
+        Raises:
+            InputError: the state is that of another network or of other arguments, or this callback has cut its network.
+        """
+        network = self._pruning.network
+        if self.module is not network.graph_module:
+            raise InputError("This network is cut already; a state goes into a callback that was just made.")
+        restore(self._pruning, state["pruning"])
+        try:
+            network.graph_module.load_state_dict(state["network"])
+        except RuntimeError as error:
+            raise InputError(f"The state is that of another network: {str(error).splitlines()[-1].strip()}") from None
+        self.step, self.frozen = state["step"], state["frozen"]
+        self.epochs = [LoopEpoch(**epoch) for epoch in state["epochs"]]
+        if state["cut"] is not None:
+            self.slim().load_state_dict(state["cut"])
 
     def slim(self) -> fx.GraphModule:
         """Cut what is closed out of the network, exactly; ``module`` is the result from now on, with new parameters.
@@ -191,6 +234,18 @@ class PruningCallback:
         )
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _trader(self, data: Calibration) -> Callable[[Importance, float], float]:
+        """What branches weigh against channels, decided by whole plans; evenly where the network takes several inputs."""
+
+        def weigh(importance: Importance, speedup: float) -> float:
+            if len(self.example_inputs) > 1:
+                return WEIGHTS[0]
+            with self._on_cpu():
+                loss = compensated_loss(self._pruning.network, self.original, data)
+                return best_weight(self._pruning.planner, importance, speedup, loss)
+
+        return weigh
 
     def _decide(self, *, last: bool = False) -> Decision:
         deadline = self._pruning.schedule.deadline

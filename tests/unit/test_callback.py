@@ -128,6 +128,79 @@ def test_a_plan_that_is_measured_too_slow_is_made_again():
     assert pruning.finish().speedup > 1.2
 
 
+def train_on(pruning: PruningCallback, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        loss(pruning.module, BATCHES[pruning.step % 3]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruning.on_step()
+        if pruning.step % 5 == 0:
+            pruning.on_epoch(float(pruning.step))
+
+
+@pytest.mark.parametrize(("at", "cut"), [(0, False), (6, False), (12, False), (15, True)])
+def test_a_loop_that_goes_on_from_a_checkpoint_comes_to_the_same_network(at, cut, tmp_path):
+    def begin(pruning: PruningCallback) -> torch.optim.Optimizer:
+        return torch.optim.SGD(pruning.module.parameters(), 1e-3, momentum=0.9)
+
+    whole = callback()
+    optimizer = begin(whole)
+    train_on(whole, optimizer, at)
+    if cut:
+        whole.slim()
+        optimizer = begin(whole)
+        train_on(whole, optimizer, 1)
+    torch.save({"pruning": whole.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    second = callback()
+    second.load_state_dict(saved["pruning"])
+    resumed = begin(second)
+    resumed.load_state_dict(saved["optimizer"])
+    for pruning, its in ((whole, optimizer), (second, resumed)):
+        train_on(pruning, its, 20 - pruning.step)
+    expected, found = whole.finish(), second.finish()
+    assert found.plan == expected.plan
+    assert found.decisions == expected.decisions
+    assert found.epochs == expected.epochs
+    assert len(found.epochs) == 4
+    wanted = expected.module.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.module.state_dict().items())
+
+
+def test_the_state_of_another_pruning_is_refused():
+    state = callback().state_dict()
+    with pytest.raises(InputError, match="that of another pruning"):
+        callback(total_steps=40).load_state_dict(state)
+    with pytest.raises(InputError, match="that of another pruning"):
+        callback(nets.randomise(nets.Residual(32))).load_state_dict(state)
+    pruning = callback()
+    run(pruning, 12)
+    pruning.slim()
+    with pytest.raises(InputError, match="cut already"):
+        pruning.load_state_dict(state)
+
+
+def test_branches_are_weighed_by_plans_as_a_whole(monkeypatch):
+    asked = []
+
+    def lightest(planner, importance, speedup, loss):
+        plan = planner.for_speedup(importance, speedup)
+        asked.append((speedup, loss(plan)))
+        return 1e-6
+
+    evenly = callback()
+    run(evenly, 12)
+    monkeypatch.setattr("fupruner.callback.best_weight", lightest)
+    pruning = callback()
+    run(pruning, 12)
+    assert [speedup for speedup, _ in asked] == [1.5]
+    assert 0 < asked[0][1] < 10
+    branches = [
+        [move.where for move in each.finish().plan.moves if move.kind == "branch"] for each in (evenly, pruning)
+    ]
+    assert len(branches[1]) > len(branches[0])
+
+
 def test_a_loop_that_ends_early_is_told_and_still_gets_its_network(caplog):
     pruning = callback()
     run(pruning, 5)

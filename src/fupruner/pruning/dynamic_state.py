@@ -1,0 +1,62 @@
+"""Where dynamic pruning stands, as plain values and tensors that a checkpoint can hold, and back again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from fupruner.errors import InputError
+from fupruner.pruning.dynamic import Decision, DynamicPruning
+from fupruner.pruning.importance import Importance
+from fupruner.pruning.plan import GatePlan
+from fupruner.records import Plan
+
+
+def state_of(pruning: DynamicPruning) -> dict[str, Any]:
+    """Decisions, scores, plan and gates; weights are not part of it. ``torch.load`` reads it with ``weights_only=True``."""
+    network, plan, scores = pruning.network, pruning.plan, pruning.importance
+    return {
+        "schedule": asdict(pruning.schedule),
+        "decisions": [asdict(decision) for decision in pruning.decisions],
+        "branch_weight": pruning.branch_weight,
+        "scores": None if scores is None else {**vars(scores), "units": torch.from_numpy(scores.units)},
+        "plan": None if plan is None else {"record": plan.record.model_dump(mode="json"), **_gates(plan)},
+        "gates": {**_gates(network), "softness": network.softness},
+    }
+
+
+def restore(pruning: DynamicPruning, state: dict[str, Any]) -> None:
+    """Bring a dynamic pruning of the same network and schedule to where ``state_of`` was taken, gates included.
+
+    Raises:
+        InputError: the state is that of another network or another schedule.
+    """
+    network, gates = pruning.network, state["gates"]
+    own = [network.groups.labelling.units, *_steps(asdict(pruning.schedule))]
+    given = [len(gates["is_open"]), *_steps(state["schedule"])]
+    if own != given:
+        raise InputError(
+            f"The state is that of another pruning: its units, first step, deadline and decisions are {given}, not {own}.",
+            hint="Make the callback with the arguments that it was made with when the state was saved.",
+        )
+    scores, plan = state["scores"], state["plan"]
+    pruning.schedule = replace(pruning.schedule, **state["schedule"])
+    pruning.decisions = [Decision(**decision) for decision in state["decisions"]]
+    pruning.branch_weight = state["branch_weight"]
+    pruning.importance = None if scores is None else Importance(**{**scores, "units": scores["units"].numpy()})
+    pruning.plan = None if plan is None else GatePlan(Plan.model_validate(plan["record"]), *_open_and_closed(plan))
+    network.set(*_open_and_closed(gates), gates["softness"])
+
+
+def _gates(holder: Any) -> dict[str, Any]:
+    return {"is_open": torch.from_numpy(holder.is_open), "closed_branches": sorted(holder.closed_branches)}
+
+
+def _open_and_closed(state: dict[str, Any]) -> tuple[Any, frozenset[str]]:
+    return state["is_open"].numpy(), frozenset(state["closed_branches"])
+
+
+def _steps(schedule: dict[str, Any]) -> list[int]:
+    return [schedule["first"], schedule["deadline"], schedule["decisions"]]
