@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -49,13 +50,20 @@ def context() -> BaseContext:
     return found
 
 
-def fupruner(arguments: list[str], log: Path, at: int | None = None, sign: int = signal.SIGKILL) -> int:
+def fupruner(
+    arguments: Sequence[str],
+    log: Path,
+    at: int | None = None,
+    sign: int = signal.SIGKILL,
+    *,
+    largest_file: int | None = None,
+) -> int:
     """Run the command line in a process; at its ``at``-th point it sends itself a signal. Returns the exit code.
 
     Points are training steps, entries of the journal and checkpoints (half-written ones too). The log gets what is
-    printed, and the number of points in its last line.
+    printed, and the number of points in its last line. Files cannot grow beyond ``largest_file`` bytes: the disk is full.
     """
-    process = context().Process(target=_child, args=(arguments, str(log), at, sign))  # type: ignore[attr-defined]
+    process = context().Process(target=_child, args=(arguments, str(log), at, sign, None, largest_file))  # type: ignore[attr-defined]
     process.start()
     process.join(300)
     assert process.exitcode is not None
@@ -81,7 +89,16 @@ def together(processes: int, arguments: list[str], log: Path) -> list[int]:
     return [int(process.exitcode) for process in started]
 
 
-def _child(arguments: list[str], log: str, at: int | None, sign: int, place: dict[str, str] | None = None) -> None:
+def _child(
+    arguments: Sequence[str],
+    log: str,
+    at: int | None,
+    sign: int,
+    place: dict[str, str] | None = None,
+    largest_file: int | None = None,
+) -> None:
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.environ.update(place or {})
     torch.set_num_threads(1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)

@@ -45,7 +45,7 @@ from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
 from fupruner.training.parallel import join
-from fupruner.training.task import CalibrationData, Task, calibration_images, proof_inputs
+from fupruner.training.task import CalibrationData, Task, calibration_images, cautions, proof_inputs
 
 
 def fuse(
@@ -218,6 +218,8 @@ def carry_out(
             options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), folder=run.path, progress=progress,
             trainer=trainer,
         )  # fmt: skip
+        for line in cautions(task, options.max_drop):
+            progress.note(line)
         baseline = _baseline(setting)
         run.event("baseline", **baseline.model_dump())
         progress.note(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import runs
+from fupruner.runs.checkpoints import Checkpoint, Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -94,6 +95,43 @@ def test_damaged_checkpoint_is_said_and_an_older_one_is_used(
     assert runs.fupruner(["resume", str(run)], tmp_path / "log") == 0, log(tmp_path)
     assert f"{files[0].name} is damaged" in log(tmp_path)
     require_equal(run, expected)
+
+
+@pytest.mark.parametrize("what", ["first checkpoint", "report"])
+def test_full_disk_is_said_and_with_room_the_run_goes_on(
+    finished_run: runs.Finished, tmp_path: Path, what: str
+) -> None:
+    run, last = tmp_path / "run", (finished_run.folder / "report.html").stat().st_size
+    room = 2_000_000 if what == "first checkpoint" else last - 1
+    assert runs.fupruner([*finished_run.command, "--out", str(run)], tmp_path / "log", largest_file=room) == 2
+    words = " ".join(log(tmp_path).split())
+    assert "The disk is full" in words
+    assert f"Make room, then: fupruner resume {run}" in words
+    assert ("Best so far: " in words) == (what == "report")
+    assert "Traceback" not in words
+    assert not list(run.glob(".*.tmp"))
+    assert runs.fupruner(["resume", str(run)], tmp_path / "log") == 0, log(tmp_path)
+    require_equal(run, finished_run.folder)
+
+
+def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
+    finished_run: runs.Finished, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = [*finished_run.command, "--learning-rate", "1e30", "--set", "decisions=1", "--out", str(run)]
+    assert runs.fupruner(command, tmp_path / "log") == 2, log(tmp_path)
+    words = " ".join(log(tmp_path).split())
+    assert re.search(r"The loss became (nan|inf) in epoch 0, step \d+ \(learning rate", words)
+    kept = re.search(r"The last good state is kept in (\S+\.pt)\.", words)
+    assert kept
+    assert "Lower the learning rate" in words
+    assert "Traceback" not in words
+    found = Checkpoints(run).read(Path(kept[1]))
+    assert isinstance(found, Checkpoint)
+    assert all(bool(torch.isfinite(value.float()).all()) for value in found.model.values())
+    assert events(run)[-1] == "failed"
+    assert runs.fupruner(["resume", str(run)], tmp_path / "log") == 2
+    assert " ".join(log(tmp_path).split()).count("The loss became") == 2
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.text import Text
 
 from fupruner.cli.processes import may_complain
-from fupruner.errors import FuPrunerError, InputError
+from fupruner.errors import FuPrunerError, InputError, StorageError, TrainingError
 
 REQUIREMENT_NOT_MET = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+_STOPPED = (InputError, TrainingError, StorageError)
+"""The run came to no end, and what the user gave, data and disk included, has to change before it can."""
 
 Level = Literal["quiet", "normal", "verbose"]
 _LEVEL: ContextVar[Level] = ContextVar("level", default="normal")
@@ -58,7 +60,7 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
             show_error(error)
             if kwargs.get("json"):
                 print_json({"error": str(error.args[0]), "hint": error.hint})
-            code = BAD_INPUT if isinstance(error, InputError) else REQUIREMENT_NOT_MET
+            code = BAD_INPUT if isinstance(error, _STOPPED) else REQUIREMENT_NOT_MET
         except KeyboardInterrupt as interrupt:
             _errors().print(Text(str(interrupt) or "Interrupted.", style="yellow"), soft_wrap=True)
             code = INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def save_pt2(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> float
     program, _ = capture(module, inputs)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.pt2")
     try:
-        torch.export.save(program, str(temporary))
+        buffer = io.BytesIO()  # a full disk is an OSError then, whatever writes archives
+        torch.export.save(program, buffer)
+        temporary.write_bytes(buffer.getvalue())
         loaded = torch.export.load(str(temporary)).module()
         with torch.no_grad():
             error = relative_error(program.module()(*inputs), loaded(*inputs))

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from torch import Tensor, nn
 
-from fupruner.errors import FuPrunerError
+from fupruner.errors import FuPrunerError, TrainingError
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
@@ -169,10 +169,15 @@ class RecordedTask(Task):
 def recorded_scores(
     score: Callable[[GatedNetwork], Importance], journal: Journal
 ) -> Callable[[GatedNetwork], Importance]:
-    """An importance function whose scores are taken once, in process 0."""
+    """An importance function whose scores are taken once, in process 0; a TrainingError where one is not a number."""
 
     def taken(network: GatedNetwork) -> dict[str, Any]:
         importance = score(network)
+        if not np.isfinite(importance.units).all():
+            raise TrainingError(
+                "Scores of gates are not numbers: a weight, or the loss on calibration images, is NaN or infinite.",
+                hint="Before any training, check the images and the network's outputs; later, lower the learning rate.",
+            )
         return {
             "criterion": importance.criterion,
             "units": importance.units.tolist(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from fupruner.errors import StorageError, TrainingError
 from fupruner.runs.run_folder import RunFolder
@@ -25,10 +25,10 @@ def kept_safe(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.event("interrupted")
+        _log(run, "interrupted")
         raise KeyboardInterrupt(f"Interrupted. {_saved(run)}\nGo on with: fupruner resume {run.path}") from None
     except TrainingError as error:
-        run.event("failed", reason=str(error.args[0]))
+        _log(run, "failed", reason=str(error.args[0]))
         raise TrainingError(f"{error.args[0]} {_saved(run)}", hint=error.hint) from error.__cause__
     except OSError as error:
         if error.errno not in _WRITING:
@@ -38,6 +38,12 @@ def kept_safe(run: RunFolder) -> Iterator[None]:
             f"{what}: {error.strerror}, while {run.path} was written. {_saved(run)} The last checkpoint is kept.",
             hint=f"Make room, then: fupruner resume {run.path}",
         ) from error
+
+
+def _log(run: RunFolder, event: str, **details: str) -> None:
+    """Log why a run stops; a disk that is full as well must not hide that."""
+    with suppress(OSError):
+        run.event(event, **details)
 
 
 def _saved(run: RunFolder) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from fupruner.errors import InputError, TrainingError
+from fupruner.errors import FuPrunerError, InputError, TrainingError
 from fupruner.progress import part
 from fupruner.records import Metric
 from fupruner.training.distance import Distance, relative_error
@@ -64,10 +64,14 @@ class Calibration:
         self._loss, self._inputs, self._place = loss, inputs, place
 
     def calibration_batches(self, images: int) -> Iterator[Any]:
-        """Whole batches until there are so many samples, or no more."""
+        """Whole batches until there are so many samples, or no more.
+
+        Raises:
+            TrainingError: the data raised an error.
+        """
         seen = 0
         with part("calibrate, samples", images) as advance:
-            for batch in _seeded(self.batches, self.seed):
+            for batch in _told(_seeded(self.batches, self.seed)):
                 yield self._place(batch)
                 seen += len(self.inputs(batch))
                 advance(len(self.inputs(batch)))
@@ -203,6 +207,22 @@ class CustomTask:
 
 def _flat(model: Predict) -> Predict:
     return lambda inputs: lay_flat(model(inputs))
+
+
+def _told(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches; an error of the data says which batch it was."""
+    for number in count():
+        try:
+            batch = next(batches, _END)
+        except FuPrunerError:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"Batch {number} of the calibration data cannot be had: the data raised {type(error).__name__}: {error}"
+            ) from error
+        if batch is _END:
+            return
+        yield batch
 
 
 def _seeded(batches: Iterable[Any], *seed: int) -> Iterator[Any]:

@@ -197,6 +197,23 @@ def suitable_augmentation(data: ImageData, epochs: int) -> AugmentName:
     return "light" if data.augment == "standard" and epochs < SHORT else data.augment
 
 
+def cautions(task: Task, max_drop: float) -> list[str]:
+    """What makes a run on this data coarser than its user may think, in words."""
+    if not isinstance(task, Classification):
+        return []
+    found, images, judged = [], len(task.data.train), max(1, len(task.data.validation) // 2)
+    if task.batch_size > images:
+        found.append(
+            f"A batch of {task.batch_size} is larger than the {images} training images: every epoch is one step with all of them."
+        )
+    if 100 / judged > max_drop > 0:
+        found.append(
+            f"Accuracy is judged on {judged} of {len(task.data.validation)} validation images: one image more or less is "
+            f"{100 / judged:.3g} points, so that a drop of {max_drop:g} cannot be told."
+        )
+    return found
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[Predict]:
     """A module as a function on its own device, in eval mode and without gradients; its modes are put back."""

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from fupruner.cli import shell
-from fupruner.errors import FuPrunerError, InputError, TargetError
+from fupruner.errors import FuPrunerError, InputError, StorageError, TargetError, TrainingError
 from unit.report.builder import summary
 
 
@@ -34,6 +34,8 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "code"),
     [
         (InputError("x"), 2),
+        (TrainingError("x"), 2),
+        (StorageError("x"), 2),
         (TargetError("x"), 1),
         (FuPrunerError("x"), 1),
         (KeyboardInterrupt(), 130),

@@ -160,3 +160,20 @@ def test_the_judge_is_asked_only_for_the_answer():
 def test_without_a_judge_nothing_is_divided():
     given = task()
     assert given.divided() == (given, given)
+
+
+def test_data_that_raises_while_it_calibrates_says_which_batch():
+    def batches():
+        yield torch.zeros(4, 1), torch.zeros(4, 1)
+        raise OSError("the drive is gone")
+
+    class Source:
+        def __iter__(self):
+            return batches()
+
+    broken = task(calibration=Source())
+    with pytest.raises(
+        TrainingError, match="Batch 1 of the calibration data cannot be had: the data raised OSError: the drive"
+    ):
+        list(broken.calibration_batches(100))
+    assert len(list(broken.calibration_batches(4))) == 1
