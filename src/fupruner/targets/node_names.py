@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import onnx
@@ -26,16 +27,16 @@ def file_names(graph: onnx.GraphProto, nodes: Sequence[tuple[str, str]]) -> list
     """Names in the file for (name, operator) pairs of the runtime, in order.
 
     The runtime names a convolution in its blocked layout after the value it makes, which may be that of a merged
-    activation; here it gets the name of the convolution. Nodes that the runtime added (reorders of the layout) keep
-    the runtime's name.
+    activation; here it gets the name of the convolution. An operator that it turns to int8 has a number behind its name,
+    which is taken off. Nodes that the runtime added (reorders of the layout) keep the runtime's name.
     """
     makers = {value: node for node in graph.node for value in node.output}
     by_name = {node.name: node for node in graph.node}
     taken: set[str] = set()
     names = []
     for name, kind in nodes:
-        value = name.removesuffix("_nchwc")
-        start = by_name.get(name) or makers.get(value)
+        value = re.sub(r"_nchwc$|_token_\d+$", "", name)
+        start = by_name.get(name) or makers.get(value) or by_name.get(value)
         origin = _origin(start, kind, makers, taken) if start is not None else None
         chosen = origin.name if origin is not None else name.removeprefix("fused ")
         taken.add(chosen)
