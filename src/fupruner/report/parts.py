@@ -39,3 +39,8 @@ class Section:
     tables: tuple[Table, ...] = field(default=())
     snippets: tuple[Snippet, ...] = ()
     drawings: tuple[Drawing, ...] = ()
+
+
+def present(drawn: dict[str, Chart], *names: str) -> tuple[Chart, ...]:
+    """The charts of these names that were drawn."""
+    return tuple(drawn[name] for name in names if name in drawn)

@@ -9,8 +9,9 @@ from fupruner.report import words
 from fupruner.report.charts import charts
 from fupruner.report.data import RunReport
 from fupruner.report.drawings import drawings, table_rows
-from fupruner.report.parts import Section, Table
+from fupruner.report.parts import Section, Table, present
 from fupruner.report.plotting import Chart
+from fupruner.report.training_section import training
 from fupruner.report.use import use
 
 
@@ -51,7 +52,7 @@ def sections(run: RunReport) -> list[Section]:
         _trade_off(run, drawn),
         _widths(run.plan, drawn) if run.plan else None,
         _times(run, drawn) if "times" in drawn else None,
-        _training(run, drawn) if "accuracy" in drawn else None,
+        training(run, drawn) if "accuracy" in drawn else None,
         _network(run),
         _plan(run.plan) if run.plan else None,
         _fusion(run.fusion, "fusion", "Fusion") if run.fusion else None,
@@ -115,7 +116,7 @@ def _widths(plan: Plan, drawn: dict[str, Chart]) -> Section:
         (name, "", str(width), "new") for name, width in plan.widths_after.items() if name not in plan.widths_before
     ]
     table = Table("Widths as a table", ("Layer", "Before", "After", "Change"), [*rows, *added], folded=True)
-    return Section("widths", "Widths per layer", (line,), _present(drawn, "widths"), (table,))
+    return Section("widths", "Widths per layer", (line,), present(drawn, "widths"), (table,))
 
 
 def _times(run: RunReport, drawn: dict[str, Chart]) -> Section:
@@ -139,62 +140,6 @@ def _times(run: RunReport, drawn: dict[str, Chart]) -> Section:
     )
     table = Table("Times as a table", ("Layer", "Operator", "Before", "After"), rows, text_columns=2, folded=True)
     return Section("times", "Time per layer", lines, (drawn["times"],), (table,))
-
-
-def _training(run: RunReport, drawn: dict[str, Chart]) -> Section:
-    rows = [
-        (
-            f"{history.attempt}.{epoch.epoch}",
-            epoch.stage,
-            f"{epoch.loss:.4f}",
-            run.metric.text(epoch.accuracy),
-            f"{epoch.predicted_speedup:.2f}x",
-            f"{epoch.measured_speedup:.2f}x" if epoch.measured_speedup else "",
-            str(epoch.closed),
-            str(epoch.reopened),
-            f"{epoch.learning_rate:.2g}",
-            words.duration(epoch.seconds),
-            f"{epoch.images_per_second:.0f}",
-        )
-        for history in run.history
-        for epoch in history.epochs
-    ]
-    columns = (
-        "Attempt.epoch",
-        "Stage",
-        "Loss",
-        run.metric.title,
-        "Predicted",
-        "Measured",
-        "Closed",
-        "Reopened",
-        "Rate",
-        "Time",
-        "Images/s",
-    )
-    table = Table("Epochs as a table", columns, rows, text_columns=2, folded=True)
-    line = "Gates close while training goes on, and may come back; what stays closed is removed for good."
-    decisions = _decisions(run)
-    tables = (table, decisions) if decisions.rows else (table,)
-    lines = (line, *words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=True))
-    return Section("training", "Training", lines, _present(drawn, "accuracy", "gates"), tables)
-
-
-def _decisions(run: RunReport) -> Table:
-    by_attempt = {str(history.attempt): history.decisions for history in run.history if history.decisions}
-    rows = [
-        (
-            f"{attempt}, step {d.step}",
-            f"{d.asked_speedup:.2f}x",
-            f"{d.predicted_speedup:.2f}x",
-            str(d.closed),
-            str(d.reopened),
-        )
-        for attempt, decisions in (by_attempt or {"kept": run.decisions}).items()
-        for d in decisions
-    ]
-    columns = ("Attempt", "Asked", "Predicted", "Closed", "Reopened")
-    return Table("Decisions as a table", columns, rows, folded=True)
 
 
 def _plan(plan: Plan) -> Section:
@@ -314,7 +259,3 @@ def _network(run: RunReport) -> Section | None:
         "part of its channels that pruning removes. Scroll or drag to move, + and − to zoom."  # noqa: RUF001
     )
     return Section("network", "The network", (line,), tables=tables, drawings=tuple(drawn))
-
-
-def _present(drawn: dict[str, Chart], *names: str) -> tuple[Chart, ...]:
-    return tuple(drawn[name] for name in names if name in drawn)
