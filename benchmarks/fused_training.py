@@ -98,17 +98,18 @@ def main() -> None:
     data = load_data(str(DATA / "cifar10" / "jpeg"), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     if options.images is not None:
         data = dataclasses.replace(data, train=data.train.part(torch.arange(options.images)))
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else {}
+    result = json.loads(options.out.read_text()) if options.out.exists() else {}
+    rows = result.get("by_images", {}).get(str(len(data.train)), {}).get("rows", {})
     for seed in options.seeds:
         for row in options.rows:
             done = run(row, seed, Classification(data, batch_size=256, augment="light", seed=seed))
             rows.setdefault(row, {"seeds": {}})["seeds"][str(seed)] = done
             print(row, seed, done, flush=True)
-            write(options.out, rows, len(data.train))
+            write(options.out, result, rows, len(data.train))
 
 
-def write(out: Path, rows: dict[str, Any], images: int) -> None:
-    """All rows so far."""
+def write(out: Path, result: dict[str, Any], rows: dict[str, Any], images: int) -> None:
+    """All rows so far, beside those of other numbers of images."""
     unfused = rows.get("unfused", {}).get("seeds", {})
     for row in rows.values():
         row.update(summary(row["seeds"], unfused))
@@ -119,7 +120,8 @@ def write(out: Path, rows: dict[str, Any], images: int) -> None:
         "torch": torch.__version__,
         "precision": supported("bf16-mixed"),
     }
-    result = {"learning_rate": LEARNING_RATE, "epochs": 1, "images": images, "hardware": hardware, "rows": rows}
+    result |= {"learning_rate": LEARNING_RATE, "epochs": 1}
+    result.setdefault("by_images", {})[str(images)] = {"hardware": hardware, "rows": rows}
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
 
