@@ -124,8 +124,14 @@ def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inpu
     return max((relative_error(a, b) for a, b in zip(expected, actual, strict=True)), default=0.0)
 
 
+def _is_in_eval_mode(graph_module: fx.GraphModule) -> bool:
+    """Whether everything that the graph calls is; modules that only hold others do not count."""
+    called = [graph_module.get_submodule(str(n.target)) for n in graph_module.graph.nodes if n.op == "call_module"]
+    return not any(part.training for module in called for part in module.modules())
+
+
 def _outputs(module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> list[Any]:
-    if dtype == torch.float64 and isinstance(module, fx.GraphModule) and not any(m.training for m in module.modules()):
+    if dtype == torch.float64 and isinstance(module, fx.GraphModule) and _is_in_eval_mode(module):
         outputs = run_double(module, inputs)
         for output in outputs:
             if isinstance(output, Exception):

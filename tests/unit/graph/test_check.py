@@ -1,3 +1,6 @@
+import copy
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +27,15 @@ def test_graph_is_converted_layer_by_layer_to_what_a_copy_gives() -> None:
     converted = edit.clone(graph, torch.float64)
     assert check.largest_error(converted, graph, [(X,)], torch.float64) == 0
     assert {t.dtype for t in graph.parameters()} == {torch.float32}
+
+
+def test_large_graphs_are_not_copied_though_a_holder_of_layers_is_in_training_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = trace(Scaled().eval(), X)
+    graph.holder = nn.Module()
+    monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("a network was copied"))
+    assert check.largest_error(graph, graph, [(X,)], torch.float64) == 0
 
 
 def test_difference_below_single_precision_is_found() -> None:
