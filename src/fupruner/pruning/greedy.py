@@ -193,20 +193,21 @@ class _Table:
 
     def refresh(self, keys: list[str]) -> None:
         """Find and price the moves of some groups and branches, all at once, so that new layers are measured together."""
-        found: dict[str, list[_Unpriced]] = {}
-        for key in keys:
-            if key in self.search.groups:
-                found[key] = self._narrower(self.search.groups[key])
-            elif key.startswith("activation "):
-                found[key] = self._linear(key.removeprefix("activation "))
-            else:
-                found[key] = self._without(key.removeprefix("branch "))
+        self.pricer.foresee(lambda: [self._moves(key) for key in keys])
+        found = {key: self._moves(key) for key in keys}
         self.pricer.prices(shape for some in found.values() for move in some for shape in move.after)
         for key, some in found.items():
             layers = some[0].layers if some else []
             now = sum(self.pricer.prices(self.pricer.shapes(self.is_open, self.closed, layers)))
             self.candidates[key] = [_Candidate(u.move, now - sum(self.pricer.prices(u.after))) for u in some]
         self.stale.difference_update(keys)
+
+    def _moves(self, key: str) -> list[_Unpriced]:
+        if key in self.search.groups:
+            return self._narrower(self.search.groups[key])
+        if key.startswith("activation "):
+            return self._linear(key.removeprefix("activation "))
+        return self._without(key.removeprefix("branch "))
 
     def _narrower(self, group: Group) -> list[_Unpriced]:
         """Moves that shrink a group to each of its widths, the least important units first."""

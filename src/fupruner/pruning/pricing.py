@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from fupruner.pruning.activations import merged_shape
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import Group, channel_axis
 from fupruner.pruning.labels import Labels
-from fupruner.pruning.reserving import Form, reserved_blocks
+from fupruner.pruning.reserving import Form, ReservedBlock, reserved_blocks
 from fupruner.targets.base import CostModel
 
 Open = NDArray[np.bool_]
@@ -65,6 +65,7 @@ class Pricer:
         self.network, self.cost_model, self.form = network, cost_model, form
         self.layers = [self._priced(layer) for layer in network.layers]
         self.known: dict[LayerShape, float] = {}
+        self.wanted: set[LayerShape] | None = None
         self.branches = {branch.name: branch for branch, _ in network.branches}
         self.activations = {activation.name: activation for activation, _ in network.activations}
         self.chains = self._chains()
@@ -144,8 +145,10 @@ class Pricer:
         """
         dead, adds = self._dead(closed)
         found = []
-        fused = self._fused(is_open, closed) if self.blocks and as_shipped else {}
-        for i in range(len(self.layers)) if which is None else which:
+        which = range(len(self.layers)) if which is None else list(which)
+        blocks = {self.block_of[i].name: self.block_of[i] for i in which if i in self.block_of}
+        fused = self._fused(is_open, closed, blocks.values()) if as_shipped else {}
+        for i in which:
             block = self.block_of.get(i)
             if block is not None and block.name in fused:
                 found.append(fused[block.name][i])
@@ -157,21 +160,45 @@ class Pricer:
                 found.append(self._without_activation(i, chain, is_open, dead, adds))
         return found
 
-    def _fused(self, is_open: Open, closed: frozenset[str]) -> dict[str, dict[int, LayerShape | None]]:
-        """Blocks that ship without their Add, with the shapes of their layers.
+    def _fused(
+        self, is_open: Open, closed: frozenset[str], blocks: Iterable[ReservedBlock]
+    ) -> dict[str, dict[int, LayerShape | None]]:
+        """Those of some blocks that ship without their Add, with the shapes of their layers.
 
         A block whose branch is closed, or whose inner activation is, is priced as it stands.
         """
         found = {}
-        for block in self.blocks.values():
+        for block in blocks:
             if block.name in closed or any(c.name in closed for i in block.layers for c in self.chains.get(i, ())):
                 continue
             plain = {i: self._shape(i, is_open, set(), set()) for i in block.layers}
             without = {i: self._shape(i, is_open, set(), {block.shortcut.branch.add}) for i in block.layers}
             fused = block.fused(without, is_open)
-            if self.form == "fused" or sum(self.prices(fused.values())) <= sum(self.prices(plain.values())):
+            if self.form == "fused" or self._is_cheaper(fused.values(), plain.values()):
                 found[block.name] = fused
         return found
+
+    def _is_cheaper(self, one: Collection[LayerShape | None], other: Collection[LayerShape | None]) -> bool:
+        if self.wanted is not None:
+            self.wanted.update(shape for shape in (*one, *other) if shape is not None)
+            return True
+        return sum(self.prices(one)) <= sum(self.prices(other))
+
+    def foresee(self, look: Callable[[], object]) -> None:
+        """Price at once all layers that choosing between forms will ask for, so that they are measured together.
+
+        Args:
+            look: asks for shapes; whatever it does is done again afterwards, with prices known.
+        """
+        if self.form == "fused" or not self.blocks:
+            return
+        self.wanted = set()
+        try:
+            look()
+            wanted = sorted(self.wanted)
+        finally:
+            self.wanted = None
+        self.prices(wanted)
 
     def _dead(self, closed: frozenset[str]) -> tuple[set[fx.Node], set[fx.Node]]:
         branches = [self.branches[name] for name in closed if name in self.branches]
