@@ -1,6 +1,7 @@
 """What people get wrong when they prune: an error that says what, and never a traceback or a network that was not pruned."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_fit_on_chip_needs_a_chip_and_something_to_do(monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="Target cpu has no limit of what fits on its chip"):
         prune(fit_on_chip=True)
     monkeypatch.setattr(EdgeTpuTarget, "export", lambda *_: None)
+    monkeypatch.setattr(EdgeTpuTarget, "compare", lambda *_, threads: SimpleNamespace(speedups=(1.0, 1.5)))
     with pytest.raises(InputError, match="The parameters fit on the chip already"):
         prune(fit_on_chip=True, target="edge-tpu")
     monkeypatch.setattr(EdgeTpuTarget, "on_chip_bytes", 1500)
@@ -86,5 +88,6 @@ def test_fit_on_chip_needs_a_chip_and_something_to_do(monkeypatch: pytest.Monkey
         layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
         return sum(p.numel() for layer in layers for p in layer.parameters())
 
-    small = fupruner.prune(model, X, fit_on_chip=True, target="edge-tpu").module
-    assert shipped(model) > 1500 >= shipped(small)
+    small = fupruner.prune(model, X, fit_on_chip=True, target="edge-tpu")
+    assert shipped(model) > 1500 >= shipped(small.module)
+    assert (small.speedup, small.grade) == (1.5, EdgeTpuTarget.grade)
