@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import runs
+import small_runs as runs
 from fupruner.models.resolve import load_model
 from fupruner.training.data import load_data
 from fupruner.training.loop import train

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import runs
+import small_runs as runs
 from fupruner.options import Options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import runs
+import small_runs as runs
 from fupruner.runs.checkpoints import Checkpoint, Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -45,7 +45,7 @@ def context() -> BaseContext:
     """A server that has imported what runs need, and forks."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(
-        ["runs", "fupruner.cli", "fupruner.runs.resuming", "fupruner.report.html", "sklearn.datasets"]
+        ["small_runs", "fupruner.cli", "fupruner.runs.resuming", "fupruner.report.html", "sklearn.datasets"]
     )
     return found
 
