@@ -38,7 +38,7 @@ from fupruner.training.task import Task
 from fupruner.training_log import TrainingLog
 
 LONGEST_WARMUP = 0.3
-"""Share of the steps."""
+"""Share of an attempt's steps in which the rate may rise, however long gates move."""
 COMPENSATION_IMAGES = 512
 """Calibration images on which what is left of a pruned network learns to stand in for what was cut."""
 
@@ -134,7 +134,7 @@ def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
 
 
 def trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callable[[Importance, float], float]:
-    """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in a run."""
+    """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in an attempt."""
 
     def weigh(importance: Importance, speedup: float) -> float:
         loss = compensated_loss(network, setting.graph, setting.task)
