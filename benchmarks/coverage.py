@@ -29,6 +29,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # as the command line does, before PyTorch allocates for the first time
+
 import torch
 
 LEVEL = "aggressive"

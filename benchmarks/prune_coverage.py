@@ -22,12 +22,17 @@ import gc
 import importlib
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault(
+    "THP_MEM_ALLOC_ENABLE", "1"
+)  # as the command line does, before PyTorch allocates for the first time
 
 import torch
 

@@ -10,10 +10,15 @@ from torch import Tensor, fx
 
 from fupruner.fusion.rule import Match
 from fupruner.graph import edit, shapes
+from fupruner.graph.cost import CONVS, NORMS
 from fupruner.graph.double import FastDepthwise
 
 _SMALL: tuple[tuple[int, int], ...] = ((5, 4), (23, 22))
 """Rows and columns to which images are cut for the check; one odd and one even, so that strides meet both."""
+_SMALLEST = (3, 2)
+"""The same where every layer with large weights looks at one pixel at a time."""
+_TOKENS = 5
+"""Tokens to which sequences are cut, see ``_SMALL``."""
 
 
 class Region:
@@ -32,13 +37,22 @@ class Region:
 
     def _first_evaluation(self) -> tuple[dict[fx.Node, Any], Any]:
         full = [shapes.shape_of(node) for node in self.match.inputs]
-        for candidate in _shapes_to_try(full, one_image=not _numbers_before(self.nodes, self.match.inputs)):
+        numbers = _numbers_before(self.nodes, self.match.inputs)
+        sizes = (_SMALLEST, *_SMALL) if self._sees_pixels_alone() else _SMALL
+        for candidate in _shapes_to_try(full, sizes, one_image=not numbers):
             values = _random_values(self.match, candidate)
             try:
                 return values, evaluate(self.graph_module, self.nodes, values, self.match.output)
             except (RuntimeError, ValueError, IndexError, EmptyError):
                 continue
         raise ValueError(f"The region of {self.match.output.name} cannot be evaluated on its own.")
+
+    def _sees_pixels_alone(self) -> bool:
+        """Whether the region is made of 1x1 convolutions, norms and what has no weights and no window."""
+        called = [edit.layer_at(self.graph_module, str(n.target)) for n in self.nodes if n.op == "call_module"]
+        return all(
+            isinstance(layer, NORMS) or (isinstance(layer, CONVS) and max(layer.kernel_size) == 1) for layer in called
+        )
 
     def actual(self, output: fx.Node) -> Any:
         """Value of the output after the rewrite."""
@@ -118,29 +132,31 @@ def _numbers_before(nodes: Iterable[fx.Node], given: Iterable[fx.Node]) -> dict[
     return {n: n.meta["value"] for node in nodes for n in node.all_input_nodes if "value" in n.meta and n not in given}
 
 
-def _shapes_to_try(full: list[tuple[int, ...]], *, one_image: bool) -> list[list[tuple[int, ...]]]:
+def _shapes_to_try(
+    full: list[tuple[int, ...]], sizes: tuple[tuple[int, int], ...], *, one_image: bool
+) -> list[list[tuple[int, ...]]]:
     """Shapes for the inputs of a region, small ones first; where the small ones do not fit, the next are tried.
 
     Args:
         full: shapes in the network.
+        sizes: of images, small ones first.
         one_image: whether images alone may be cut to the first one of the batch.
     """
-    tried = []
     alone = one_image and all(len(s) == 4 for s in full) and len({s[0] for s in full}) == 1
-    for size in _SMALL:
-        tried.append(
-            [
-                (1 if alone else s[0], s[1], *(min(d, m) for d, m in zip(s[2:], size, strict=True)))
-                if len(s) == 4
-                else s
-                for s in full
-            ]
-        )
+    tried = [[_image(s, size, 1 if alone else s[0]) for s in full] for size in sizes]
     tried.append(
         [(s[0], *(min(d, m) for d, m in zip(s[1:3], _SMALL[0], strict=True)), s[3]) if len(s) == 4 else s for s in full]
     )
+    if all(len(s) == 3 for s in full):
+        tried.insert(0, [(s[0], min(s[1], _TOKENS), s[2]) for s in full])
     tried.append(full)
     return [candidate for i, candidate in enumerate(tried) if candidate not in tried[:i]]
+
+
+def _image(shape: tuple[int, ...], size: tuple[int, int], batch: int) -> tuple[int, ...]:
+    if len(shape) != 4:
+        return shape
+    return (batch, shape[1], *(min(d, m) for d, m in zip(shape[2:], size, strict=True)))
 
 
 def _random_values(match: Match, wanted: list[tuple[int, ...]]) -> dict[fx.Node, Tensor]:

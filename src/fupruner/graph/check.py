@@ -33,7 +33,7 @@ def relative_error(expected: Any, actual: Any) -> float:
         return float("inf")
     worst = 0.0
     for a, b in zip(left, right, strict=True):
-        if not isinstance(a, Tensor):
+        if not isinstance(a, Tensor) or a is b:  # one and the same: what was taken out passes its input on
             continue
         finite = torch.isfinite(a)
         if a.shape != b.shape or not torch.equal(finite, torch.isfinite(b)):
