@@ -30,7 +30,7 @@ from coverage import declare_detection_operators, make
 
 NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "densenet121", "googlenet", "inception_v3",
             "shufflenet_v2_x1_0", "efficientnet_b0", "regnet_y_400mf", "regnet_x_400mf", "squeezenet1_1", "mnasnet1_0", "convnext_tiny",
-            "vgg11_bn", "swin_t", "vit_b_32", "maxvit_t")  # fmt: skip
+            "vgg11_bn", "swin_t", "vit_b_16", "vit_b_32", "maxvit_t")  # fmt: skip
 TOLERANCE = 1e-4
 
 

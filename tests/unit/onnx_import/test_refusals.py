@@ -48,8 +48,8 @@ def test_file_that_is_cut_short(tmp_path: Path, share: float):
 
 
 def test_every_unsupported_operator_is_named_with_count_and_places(tmp_path: Path):
-    nodes = [node("Einsum", "x x", "a", "/e1", equation="nchw,nchw->nchw")]
-    nodes += [node("Einsum", "a x", f"b{i}", f"/more{i}", equation="nchw,nchw->nchw") for i in range(3)]
+    nodes = [node("Hardmax", "x", "a", "/e1")]
+    nodes += [node("Hardmax", "a", f"b{i}", f"/more{i}") for i in range(3)]
     nodes += [
         node("Det", "b0", "d", ""),
         node("Resize", "b1 - s", "y", "/up", mode="linear", coordinate_transformation_mode="asymmetric"),
@@ -58,7 +58,7 @@ def test_every_unsupported_operator_is_named_with_count_and_places(tmp_path: Pat
         tmp_path, nodes, constants={"s": np.float32([1, 1, 2, 2])}, shape=("n", 3, 4, 4), outputs=("y", "d", "b2")
     )
     assert (
-        "uses operators that cannot be imported: Det (1x: /d/Det); Einsum (4x: /e1, /more0, /more1 and 1 more); "
+        "uses operators that cannot be imported: Det (1x: /d/Det); Hardmax (4x: /e1, /more0, /more1 and 1 more); "
         in said
     )
     assert "Resize with mode linear, asymmetric (1x: /up)" in said

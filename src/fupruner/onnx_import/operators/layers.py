@@ -110,6 +110,12 @@ def matmul(node: Node) -> Built:
     return Built(_linear(weight.T, node.constant(2)), (node.input(0),))
 
 
+@operator("Einsum")
+def einsum(node: Node) -> Built:
+    """A sum of products, as its equation says."""
+    return node.call(partial(torch.einsum, str(node.attribute("equation", ""))))
+
+
 def _is_bias(bias: Array | None, features: int) -> bool:
     return bias is None or bias.size == 1 or (bias.size == features and bias.shape[-1] == features)
 
