@@ -35,7 +35,8 @@ from fupruner.graph.trace import trace
 from fupruner.models.cifar_resnet import resnet20
 from fupruner.models.weights import load_weights
 from fupruner.training.data import load_data
-from fupruner.training.loop import supported, train
+from fupruner.training.loop import train
+from fupruner.training.recipe import supported
 from fupruner.training.task import Classification
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
