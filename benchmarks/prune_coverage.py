@@ -86,6 +86,13 @@ def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d) and module.running_var is not None:
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
+    for title, parameter in model.named_parameters():
+        if "bias" in title or float(parameter.detach().abs().max()) > 1e-4:
+            continue  # heads, scales and branches that begin at zero would hide every difference
+        if parameter.numel() == max(parameter.shape):
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        else:
+            torch.nn.init.normal_(parameter, 0, 0.02)
     return model.eval(), torch.randn(1, 3, side, side)
 
 
