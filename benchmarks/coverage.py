@@ -94,7 +94,7 @@ def measure(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "side": x.shape[-1], "traced": False, "fused": False}
     start = time.process_time()
     try:
-        graph = trace(model, x)
+        graph = trace(model, x, borrow=True)
         row |= {"traced": True, "trace_seconds": round(time.process_time() - start, 2)}
         middle = time.process_time()
         fused, log = fuse_graph(graph, (x,), LEVEL)

@@ -109,7 +109,7 @@ def prune(name: str) -> dict[str, Any]:
 
     model, x = make(name)
     clock = Phases()
-    graph = trace(model, x)
+    graph = trace(model, x, borrow=True)
     del model
     clock.stop("trace")
     shapes.propagate(graph, (x,))
@@ -121,36 +121,45 @@ def prune(name: str) -> dict[str, Any]:
     plan = Planner(network, Pricer(network, SizeModel("macs")), "none", 1).uniform(l2(network), 0.5)
     row["plan"] = clock.stop("plan")
     network.set(plan.is_open, plan.closed_branches)
+    probes, wanted, precision = _wanted(network.graph_module, x)
+    clock.stop("check")
     small = slim(network, (x,))
     row["slim"] = clock.stop("slim")
     before, after = cost.figures(graph), cost.figures(small)
     row |= {"macs": before.macs / max(1, after.macs), "params": before.params / after.params}
     row["unknown"] = network.groups.labelling.unknown
-    gated = network.graph_module
     del graph, network, plan
     gc.collect()
-    row |= _equal(gated, small, x)
-    del gated
-    gc.collect()
+    row |= _equal(small, probes, wanted, precision)
     clock.stop("check")
     row["onnx"] = _ship(small, x)
+    gc.collect()
     clock.stop("ship")
     _train(small, x)
     clock.stop("train")
     return {**row, "seconds": sum(clock.seconds.values()), "phases": clock.seconds}
 
 
-def _equal(gated: torch.nn.Module, small: torch.nn.Module, x: torch.Tensor) -> dict[str, Any]:
-    """How far both are apart, in float64, or in float32 where a network computes parts of itself in float32."""
+def _wanted(gated: torch.nn.Module, x: torch.Tensor) -> tuple[list[Any], list[Any], torch.dtype]:
+    """What the gated network gives: inputs, outputs and precision; float32 where a network computes parts of itself in float32."""
     from fupruner.graph import check
 
     probes = check.probe_inputs((x,), lambda inputs: check.accepts(gated, inputs), small=96)[:1]
     try:
-        error, precision, most = check.largest_error(gated, small, probes, torch.float64), "float64", 1e-9
+        return probes, check.outputs(gated, probes, torch.float64), torch.float64
     except RuntimeError:
-        error, precision, most = check.largest_error(gated, small, probes, torch.float32), "float32", 1e-4
-    assert error < most, f"slimmed and gated differ by {error:.3g} in {precision}"
-    return {"error": error, "precision": precision}
+        return probes, check.outputs(gated, probes, torch.float32), torch.float32
+
+
+def _equal(small: torch.nn.Module, probes: list[Any], wanted: list[Any], precision: torch.dtype) -> dict[str, Any]:
+    """How far the slimmed network is from that."""
+    from fupruner.graph import check
+
+    pairs = zip(wanted, check.outputs(small, probes, precision), strict=True)
+    error = max(check.relative_error(a, b) for a, b in pairs)
+    most, name = (1e-9, "float64") if precision == torch.float64 else (1e-4, "float32")
+    assert error < most, f"slimmed and gated differ by {error:.3g} in {name}"
+    return {"error": error, "precision": name}
 
 
 class Phases:
@@ -163,7 +172,8 @@ class Phases:
     def stop(self, name: str) -> float:
         """End the part that is running, and begin the next."""
         now = time.process_time()
-        self.seconds[name], self._since = now - self._since, now
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
         return self.seconds[name]
 
 

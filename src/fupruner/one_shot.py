@@ -134,7 +134,7 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     Raises:
         InputError: it cannot be traced, there is nothing to prune, or the calibration images do not fit it.
     """
-    traced = trace(model, inputs)
+    traced = trace(model, inputs, borrow=True)  # fusing copies it
     target = target.adapted(traced, None if data is None else calibration_images(data))
     graph, log = fuse_graph(traced, inputs, "none" if fusion == "none" else "basic")
     if fusion not in ("none", "basic"):

@@ -19,6 +19,7 @@ from fupruner.errors import InputError
 from fupruner.finish import finish
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
+from fupruner.graph.borrowed import unborrow
 from fupruner.graph.record import graph_record
 from fupruner.graph.save import save_pt2
 from fupruner.graph.trace import Example, example_tuple, trace
@@ -75,10 +76,12 @@ def fuse(
     inputs = example_tuple(example_inputs)
     cost_model = get_target(target).cost_model() if level == "auto" else None
     calibration = () if data is None else proof_inputs(data)
-    traced = trace(as_module(model), inputs)
+    lender = as_module(model)
+    traced = trace(lender, inputs, borrow=True)
     module, log = fuse_graph(
         traced, inputs, level, only=only, without=without, cost_model=cost_model, calibration=calibration
     )
+    unborrow(module, lender)
     return FuseResult(module, log, log.max_error)
 
 

@@ -119,8 +119,7 @@ def largest_error(reference: nn.Module, module: nn.Module, inputs: Sequence[Inpu
 
     Graphs are converted to float64 layer by layer as they run, so that large ones need no second copy of their weights.
     """
-    cast = [tuple(t.to(dtype) if t.is_floating_point() else t for t in x) for x in inputs]
-    expected, actual = (_outputs(m, cast, dtype) for m in (reference, module))
+    expected, actual = (outputs(m, inputs, dtype) for m in (reference, module))
     return max((relative_error(a, b) for a, b in zip(expected, actual, strict=True)), default=0.0)
 
 
@@ -130,13 +129,20 @@ def _is_in_eval_mode(graph_module: fx.GraphModule) -> bool:
     return not any(part.training for module in called for part in module.modules())
 
 
-def _outputs(module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> list[Any]:
+@torch.no_grad()
+def outputs(module: nn.Module, inputs: Sequence[Inputs], dtype: torch.dtype) -> list[Any]:
+    """What a network gives for several inputs in a precision, in eval mode; the network is left as it is.
+
+    Raises:
+        RuntimeError: it does not run in that precision, or not on an input.
+    """
+    inputs = [tuple(t.to(dtype) if t.is_floating_point() else t for t in x) for x in inputs]
     if dtype == torch.float64 and isinstance(module, fx.GraphModule) and _is_in_eval_mode(module):
-        outputs = run_double(module, inputs)
-        for output in outputs:
+        found = run_double(module, inputs)
+        for output in found:
             if isinstance(output, Exception):
                 raise output
-        return outputs
+        return found
     copied = copy.deepcopy(module).to(dtype).eval()
     with FastDepthwise():
         return [copied(*x) for x in inputs]

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from fupruner.errors import TraceError
 from fupruner.graph import check, edit, lowering
+from fupruner.graph.borrowed import ReadOnly, WriteError, borrowed
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
 from fupruner.graph.proxies import Tracer, UnsupportedError, function_of
@@ -47,25 +48,46 @@ class _Value:
 
 
 def capture_symbolically(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
-    """Trace a model with proxies; None when it does not allow that. The model is not modified."""
+    """Trace a model with proxies; None when it does not allow that. The model is not modified.
+
+    The graph shows the memory of the model's own tensors.
+    """
     if any(x.dim() < 2 or not x.is_floating_point() for x in inputs):
         return None
     try:
-        copied = copy.deepcopy(model).eval()
-        for parameter in copied.parameters():
-            parameter.requires_grad_(True)
+        copied = borrowed(model)
+        with ReadOnly(model):
+            return _captured(copied, inputs)
+    except WriteError:
+        return _captured_from_copy(model, inputs)
+    except Exception:  # it cannot be copied: the long way says so
+        return None
+
+
+def _captured_from_copy(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
+    """The graph of a model that writes to its own tensors, which only matters if they change."""
+    copied = copy.deepcopy(model).eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    graph_module = _captured(copied, inputs)
+    _refuse_side_effects(model, copied)
+    return graph_module
+
+
+def _captured(copied: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
+    try:
         tracer = Tracer(copied, inputs)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             graph_module = _Lowerer(copied, tracer.trace(copied), tracer.root, inputs).lower()
+    except WriteError:
+        raise
     except (
         Exception
     ):  # code of other people runs here, with proxies that it was not written for: anything may be raised
         return None
     graph_module.eval()
-    agrees = _agrees(copied, graph_module, inputs)
-    _refuse_side_effects(model, copied)
-    return graph_module if agrees else None
+    return graph_module if _agrees(copied, graph_module, inputs) else None
 
 
 def _refuse_side_effects(model: nn.Module, copied: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import InputError, TraceError
+from fupruner.graph.borrowed import unborrow
 from fupruner.graph.build import GraphBuilder, fold, module_path
 from fupruner.graph.capture import RANDOM, capture, is_in_place, op_name
 from fupruner.graph.layers import Parameter
@@ -50,7 +51,7 @@ def example_tuple(example_inputs: Example) -> tuple[Tensor, ...]:
     return inputs
 
 
-def trace(model: nn.Module, example_inputs: Example) -> fx.GraphModule:
+def trace(model: nn.Module, example_inputs: Example, *, borrow: bool = False) -> fx.GraphModule:
     """Capture a model as a canonical graph in eval mode. The model given is never modified.
 
     Layers (convolutions, linear layers, norms, pools, activations) are modules under their original names; everything
@@ -60,6 +61,7 @@ def trace(model: nn.Module, example_inputs: Example) -> fx.GraphModule:
     Args:
         model: any module that ``torch.export`` can capture, or a graph that was traced before.
         example_inputs: a tensor or a tuple of tensors, batch first.
+        borrow: let the graph show the memory of the model's own tensors: free, but then neither may be trained.
 
     Raises:
         TraceError: the model cannot be captured, or holds what this tool does not handle (quantised or complex tensors).
@@ -72,6 +74,8 @@ def trace(model: nn.Module, example_inputs: Example) -> fx.GraphModule:
     if graph_module is None:
         program, dynamic = capture(model, inputs)
         graph_module = _Converter(program).convert()
+    elif not borrow:
+        unborrow(graph_module, model)
     graph_module.meta["dynamic_batch"] = dynamic
     graph_module.eval()
     if not any(node.op in ("call_module", "call_function") for node in graph_module.graph.nodes):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from onnx import helper
 from torch import Tensor, nn
 
 from fupruner.errors import TargetError
+from fupruner.graph.borrowed import borrowed
 from fupruner.targets.export_mode import ExportMode
 from fupruner.targets.layer_names import Calls, layer_calls, name_after_layers
+from fupruner.targets.onnx_weights import held, save_with, take_out
 
 OPSET = 17
 LARGEST = 2**31
@@ -28,9 +29,9 @@ LARGEST = 2**31
 
 
 def inference_copy(module: nn.Module) -> nn.Module:
-    """Deep copy of a module on the CPU, in float32 and eval mode; the module given is never modified."""
+    """Copy of a module on the CPU, in float32 and eval mode, to be run; it may show the memory of the module's own tensors."""
     with third_party_quiet():
-        return copy.deepcopy(module).cpu().float().eval()
+        return borrowed(module).cpu().float().eval()
 
 
 def float_inputs(example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -63,19 +64,19 @@ def write_onnx(
             was asked for.
     """
     _require_fits_one_file(module)
-    network = _Traceable(inference_copy(module)).eval()
+    copied = inference_copy(module)
+    weights = take_out(copied)
+    network = _Traceable(copied, tuple(weights)).eval()
     inputs = float_inputs(example_inputs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_file(path) as draft:
-        calls = _export(network, inputs, draft, opset, dynamic_batch)
-        del network
+        calls = _export(network, inputs, weights, draft, opset, dynamic_batch)
         model = onnx.load(str(draft))
         _check_versions(model, opset)
         _strip_prefix(model.graph, "wrapped_module")
         name_after_layers(model.graph, calls)
-        onnx.save(model, str(draft))
-        del model
-        onnx.checker.check_model(str(draft))  # of the file: a model in memory would be written out once more
+        onnx.checker.check_model(model)
+        save_with(model, weights, draft)
         os.replace(draft, path)
 
 
@@ -98,15 +99,23 @@ def third_party_quiet() -> Iterator[None]:
 
 
 class _Traceable(nn.Module):
-    """A module as the exporter wants it: a plain module (the exporter mistakes a GraphModule's graph for its own)."""
+    """A module as the exporter wants it: a plain module (the exporter mistakes a GraphModule's graph for its own).
 
-    def __init__(self, net: nn.Module) -> None:
+    Args:
+        net: the module.
+        given: names of weights that are given after the inputs, see ``targets.onnx_weights``.
+    """
+
+    def __init__(self, net: nn.Module, given: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.wrapped_module = net
+        self._given = given
 
-    def forward(self, *inputs: Tensor) -> Any:
-        with ExportMode():
-            return self.wrapped_module(*inputs)
+    def forward(self, *values: Tensor) -> Any:
+        count = len(values) - len(self._given)
+        weights = dict(zip(self._given, values[count:], strict=True))
+        with ExportMode(), held(self.wrapped_module, weights):
+            return self.wrapped_module(*values[:count])
 
 
 @contextmanager
@@ -122,21 +131,24 @@ def _temporary_file(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def _export(network: nn.Module, inputs: tuple[Tensor, ...], draft: Path, opset: int, dynamic_batch: bool) -> Calls:
-    """Write a file; which layers ran, in order."""
+def _export(
+    network: nn.Module, inputs: tuple[Tensor, ...], weights: Mapping[str, Tensor], draft: Path, opset: int, dynamic_batch: bool
+) -> Calls:  # fmt: skip
+    """Write a file in which some weights are inputs; which layers ran, in order."""
+    values = (*inputs, *(weight.detach() for weight in weights.values()))
     input_names = _names("input", len(inputs))
     try:
         with third_party_quiet(), torch.no_grad():
             with layer_calls(network, "wrapped_module.") as calls:
-                outputs = network(*inputs)
+                outputs = network(*values)
             output_names = _names("output", 1 if isinstance(outputs, Tensor) else len(outputs))
             torch.onnx.export(
                 network,
-                inputs,
+                values,
                 str(draft),
                 dynamo=False,
                 opset_version=opset,
-                input_names=input_names,
+                input_names=[*input_names, *weights],
                 output_names=output_names,
                 dynamic_axes={name: {0: "batch"} for name in [*input_names, *output_names]} if dynamic_batch else None,
             )

@@ -181,6 +181,12 @@ def test_the_whole_is_proved_on_inputs_of_the_users_own_too() -> None:
     assert 0 < log.max_error <= 1e-9
 
 
+def test_a_network_of_very_many_weights_is_proved_on_one_input_of_odd_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "HEAVY", 10)
+    _, log = fuse_graph(trace(network().float(), X.float()), (X.float(),), "aggressive")
+    assert log.checked_inputs == ("2x4x10x9",)
+
+
 def test_a_rewrite_that_holds_on_random_inputs_alone_is_found_out_by_the_users_own() -> None:
     class Capped(Rule):
         """Takes out a clip that random inputs never reach."""

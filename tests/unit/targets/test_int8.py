@@ -71,7 +71,7 @@ def test_int8_network_agrees_and_is_timed_beside_float32(name: str, most: float,
     assert compared.speedups[0] == 1
     assert {m.grade for m in compared.measurements} == {"measured"}
     layers = target.layer_times(shipped, (data[:1],))
-    assert len(layers) >= 5
+    assert len(layers) >= 4  # what runs as one counts once, and how much does depends on the processor
     if name == "cpu":
         assert {"/stem/Conv", "/inner/Conv", "/down/Conv"} <= {layer.name for layer in layers}
     with torch.no_grad():
