@@ -317,7 +317,7 @@ def test_a_graph_owns_its_tensors_unless_it_may_borrow_them() -> None:
     assert memory_of(borrowing.parameters()) <= lent
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert all(parameter.requires_grad for parameter in own.parameters())
-    wide = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
+    wide = nn.Sequential(nn.Conv2d(4, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 1)).eval()
     fused = fupruner.fuse(model, X).module
     pruned = fupruner.prune(wide, X, ratio=0.5).module
     lent |= memory_of(wide.parameters())
