@@ -17,10 +17,24 @@ Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
 
+_ARITHMETIC = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "bf16",
+    "amx_int8": "AMX",
+}
+"""Flags of /proc/cpuinfo that tell processors of the same name apart, in words."""
+
+
 @cache
 def cpu_name() -> str:
-    """The processor's model name."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    """The processor's model name, and what of its arithmetic decides over speed: virtual machines give many the same name."""
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    flags = set(_cpuinfo("flags").split())
+    found = [words for flag, words in _ARITHMETIC.items() if flag in flags]
+    return f"{name} ({', '.join(found)})" if found else name
 
 
 def runtime_name() -> str:

@@ -319,7 +319,7 @@ def test_a_graph_owns_its_tensors_unless_it_may_borrow_them() -> None:
     assert all(parameter.requires_grad for parameter in own.parameters())
     wide = nn.Sequential(nn.Conv2d(4, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 1)).eval()
     fused = fupruner.fuse(model, X).module
-    pruned = fupruner.prune(wide, X, ratio=0.5).module
+    pruned = fupruner.prune(wide, torch.randn(1, 4, 32, 32), ratio=0.5).module
     lent |= memory_of(wide.parameters())
     for network in (fused, pruned):
         assert not memory_of([*network.parameters(), *network.buffers()]) & lent
