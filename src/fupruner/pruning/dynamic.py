@@ -59,14 +59,14 @@ class DynamicPruning:
     branch_weight: float = 1.0
 
     def decide(self, step: int) -> Decision:
-        """Take scores, plan for the speed-up that the schedule asks for now, and set the gates."""
+        """Take scores, plan for the speed-up in the end and for as much of it as the schedule asks for now, and set the gates."""
         asked = self.schedule.speedup_at(step)
         was_open, was_closed = self.network.is_open, self.network.closed_branches
         self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
         if not self.decisions:
             self.branch_weight = self.weigh(self.importance, self.schedule.speedup)
         rest = _for_the_rest(self.importance, was_open, was_closed, self.network.softness)
-        plan = self.planner.for_speedup(weighted(rest, self.branch_weight), asked)
+        plan = self._towards_the_end(weighted(rest, self.branch_weight), asked)
         self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(step))
         decision = Decision(
             step=step,
@@ -78,6 +78,29 @@ class DynamicPruning:
         self.plan = plan
         self.decisions.append(decision)
         return decision
+
+    def _towards_the_end(self, scores: Importance, asked: float) -> GatePlan:
+        """The part of the plan for the whole speed-up that comes first.
+
+        What is cheapest for a small speed-up, a few channels everywhere, is not the beginning of what is cheapest for a large one, whole
+        branches; and what has begun to close stays closed, because closing its rest costs little.
+        """
+        end = self.planner.for_speedup(scores, self.schedule.speedup)
+        if asked >= self.schedule.speedup:
+            return end
+        return self.planner.for_speedup(_within(scores, end), asked)
+
+
+def _within(scores: Importance, plan: GatePlan) -> Importance:
+    """The same scores, with a charge on everything that a plan leaves open that is dearer than all that it closes."""
+    every = [*scores.branches.values(), *scores.activations.values()]
+    charge = 1.0 + float(np.abs(scores.units).sum()) + sum(map(abs, every))
+
+    def charged(named: dict[str, float]) -> dict[str, float]:
+        return {name: score if name in plan.closed_branches else score + charge for name, score in named.items()}
+
+    units = np.where(plan.is_open, scores.units + charge, scores.units)
+    return Importance(scores.criterion, units, charged(scores.branches), charged(scores.activations))
 
 
 def _average(before: Importance | None, now: Importance, count: int) -> Importance:

@@ -70,3 +70,18 @@ def test_plan_at_the_deadline_meets_the_asked_speedup() -> None:
     assert decisions[-1].asked_speedup == 1.8
     assert decisions[-1].predicted_speedup >= 1.8
     assert pruning.plan is not None
+
+
+def test_what_closes_first_belongs_to_the_plan_in_the_end() -> None:
+    network = nets.gated(nets.Residual(32), 3, 8, 8)
+    planner = Planner(network, Pricer(network, ByWork()), "made-up", 16)
+    flat = Importance("flat", np.full(network.groups.labelling.units, 0.01), {b.name: 0.1 for b, _ in network.branches})
+    end, begin = planner.for_speedup(flat, 1.8), planner.for_speedup(flat, 1.2)
+    assert end.closed_branches  # the whole is best had by a block
+    assert not begin.closed_branches  # and a part of it by channels of another one
+    pruning = DynamicPruning(network, planner, lambda _: flat, BudgetSchedule(1.8, 0, 30, 5))
+    for step in pruning.schedule.steps():
+        pruning.decide(step)
+        assert pruning.plan is not None
+        assert pruning.plan.closed_branches <= end.closed_branches
+        assert (pruning.plan.is_open | ~end.is_open).all()

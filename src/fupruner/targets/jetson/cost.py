@@ -55,8 +55,8 @@ class Pace:
     launch: float
 
 
-TX2_PACE = Pace(winograd=0.89, other=0.556, depthwise=0.0028, traffic=0.523, launch=63e-6)
-NANO_PACE = Pace(winograd=0.89, other=0.556, depthwise=0.0028, traffic=0.523, launch=28e-6)
+TX2_PACE = Pace(winograd=0.848, other=0.498, depthwise=0.00287, traffic=0.526, launch=57.8e-6)
+NANO_PACE = Pace(winograd=0.848, other=0.498, depthwise=0.00287, traffic=0.526, launch=18.9e-6)
 
 
 def seconds(layer: LayerShape, device: Device, pace: Pace) -> float:

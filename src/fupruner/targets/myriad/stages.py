@@ -84,7 +84,8 @@ def _convolution(layer: LayerShape, engine: bool) -> Stages:
     add = _sums(layer, engine) if layer.fused_add else 0
     moved = 3 * _bytes(layer.out_shape) if layer.fused_add else 0
     if layer.groups > 1 and layer.groups == layer.in_shape[0]:
-        return Stages(1 + add, moved=moved, depthwise=2 * layer.macs)
+        carried = _bytes(layer.in_shape) + _bytes(layer.out_shape) if engine else 0
+        return Stages(1 + add, moved=moved + carried, depthwise=2 * layer.macs)
     if cut is None:
         apart = 1  # bias, and a ReLU with it; a ReLU behind an Add belongs to the Add
         return Stages(1 + apart + add, moved=moved + 2 * _bytes(layer.out_shape), cycles=_vector_cycles(layer))
