@@ -1,7 +1,7 @@
 """What the tool itself costs: seconds and memory of each stage, and how they grow with the size of a network.
 
 torchvision's ResNet-18, 50, 101, 152, DenseNet-201 and EfficientNet-B0 to B4, random weights, one 224x224 image. Stages: ``trace``;
-``fuse`` at level aggressive, every rewrite proved; ``groups``, gates on everything that can go; ``plan`` for half of the multiply-adds (scores by
+``fuse`` at level aggressive, every rewrite proved; ``groups``, gates on all that can go; ``plan`` for half of the multiply-adds (scores by
 l2, priced by multiply-adds, so that no table of latencies is filled); ``slim``; ``export`` of the slimmed network as ONNX, checked in the
 runtime.
 
