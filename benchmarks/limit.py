@@ -11,7 +11,8 @@ does not count), of files run in turn; the median over rounds. GFLOP/s count two
   saved by doing less does not count, only how well the rest runs.
 - ``growth``: one dimension at a time. ``ours`` is fused at level auto with half of every group's channels cut (ratio 0.5, rounded to
   widths that the runtime likes; what costs no time is kept). An asked speed-up would make every row the same by construction.
-  ``exponents`` are slopes of log(ms) over log(size), by least squares.
+  What that is comes from the table of layers, whose noise of a few percent decides where a width is on the edge: ResNet-20 at side 96
+  kept its first stage and part of the last, at other sides not. ``exponents`` are slopes of log(ms) over log(size), by least squares.
 
     python benchmarks/limit.py [--only sweep networks depth width ...] [--again]
 

@@ -161,6 +161,21 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {key: float(np.polyfit(operators, np.log([row[key] for row in chosen]), 1)[0]) for key in columns}
 
 
+def tables(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Seconds and memory apart, so that each fits on a page."""
+    seconds = [{key: value for key, value in row.items() if not key.endswith("_mib")} for row in rows]
+    mib = [{key: value for key, value in row.items() if key == "network" or key.endswith("_mib")} for row in rows]
+    return {"seconds": seconds, "memory": mib}
+
+
+def read() -> list[dict[str, Any]]:
+    """Rows that are there."""
+    if not RESULTS.exists():
+        return []
+    found = json.loads(RESULTS.read_text())
+    return [{**first, **second} for first, second in zip(found["seconds"], found["memory"], strict=True)]
+
+
 def main() -> None:
     """Fill in the rows that are missing."""
     from fupruner.finish import hardware
@@ -170,7 +185,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure what is there once more")
     given = parser.parse_args()
     preload()
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = read()
     for name in given.only:
         if not given.again and any(row["network"] == name for row in rows):
             continue
@@ -178,7 +193,7 @@ def main() -> None:
         row["ours_build"] = row["trace"] + row["groups"]
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
         rows = sorted([*(r for r in rows if r["network"] != name), row], key=lambda r: NETWORKS.index(r["network"]))
-        facts = {"hardware": hardware(), "rows": rows, "growth": growth(rows)}
+        facts = {"hardware": hardware(), **tables(rows), "growth": growth(rows)}
         RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
 
 
