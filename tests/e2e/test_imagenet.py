@@ -77,8 +77,16 @@ def test_the_page_shows_the_options_file() -> None:
 def test_the_command_of_the_page_runs(
     images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    there = {"imagenet_part": images, "resnet18.pth": weights, "runs/resnet18": tmp_path / "run"}
+    monkeypatch.chdir(tmp_path)
+    Path("imagenet").symlink_to(images)
+    exec(re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0].replace(", 28)", ", 12)"), {})  # noqa: S102
+    assert len(list(Path("imagenet_part", "train").glob("*/*.JPEG"))) == 36
+    assert len(list(Path("imagenet_part", "val").glob("*/*.JPEG"))) == 18
+    there = {
+        "resnet18.pth": weights,
+        "examples/imagenet.toml": ROOT / "examples" / "imagenet.toml",
+        "runs/resnet18": "run",
+    }
     words = [str(there.get(word, word)) for word in documented("-m fupruner ")]
     smaller = [word for name, value in SMALL.items() for word in ("--set", f"{name}={str(value).lower()}")]
     words += ["--input-shape", "3x64x64", *smaller]
