@@ -17,7 +17,7 @@ class has mean logit 0 and the logits a deviation of 2.5, so that images fall in
 
     python benchmarks/imagenet_networks.py [--only NAME ...] [--part measured devices] [--again]
 
-Rows that are there are kept. n = 1 network with random weights per architecture. About twenty minutes of one core.
+Rows that are there are kept. n = 1 network with random weights per architecture. About 25 minutes of one core.
 """
 
 from __future__ import annotations
