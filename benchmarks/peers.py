@@ -1,4 +1,4 @@
-"""Peers: the same checkpoint, the same epochs, the same runtime, in one run. What does each method lose at which measured speed-up?
+"""Peers from the same checkpoint, with the same epochs, in the same runtime: what does each lose at which measured speed-up?
 
 CIFAR residual networks on JPEG CIFAR-10, from the checkpoints of ../shared/data. Accuracy is top-1 of the exported file in ONNX Runtime
 on all 5,000 validation images (standard error about half a point; less between networks judged on the same images). Speed-up is over the
@@ -51,7 +51,7 @@ KEPT = 3
 FIRST = 2.0
 SHARES = [round(0.05 * i, 2) for i in range(20, 3, -1)]
 NOT_COMPARED = {
-    "TinyNN": "TinyNeuralNetwork is not on PyPI; the package named tinynn there is another project, without pruning.",
+    "TinyNN": "TinyNeuralNetwork is not on PyPI; the package named tinynn there is another project, without pruning",
 }
 Row = dict[str, Any]
 
@@ -134,7 +134,10 @@ def widest(bench: Bench, speedup: float) -> tuple[float, float]:
     """The largest share of the widths that gives a speed-up, and what it gives."""
     modules: dict[str, nn.Module] = {str(share): bench.scaled(share).graph for share in SHARES}
     speeds = timed(bench, modules, bench.folder / f"{bench.name}-scaled.json")
-    return next((share, speeds[str(share)]) for share in SHARES if speeds[str(share)] >= ENOUGH * speedup)
+    enough = [(share, speeds[str(share)]) for share in SHARES if speeds[str(share)] >= ENOUGH * speedup]
+    if not enough:
+        raise SystemExit(f"Uniform scaling gives at most {max(speeds.values()):.2f}x, not {speedup}x.")
+    return enough[0]
 
 
 def chosen(bench: Bench, results: Results, speedup: float) -> tuple[Setting, float]:
@@ -196,7 +199,7 @@ def main() -> None:
         if any(all(row[name] == key[name] for name in key) for row in results.read()["rows"]):
             continue
         row = {**key, **measure(bench, results, method, key["learns"], key["asked"], options.runs)}
-        results.add("rows", {**row, "drop": round(before - row["accuracy"], 2), "hardware": hardware()})
+        results.add("rows", {**row, "drop": round(before - row["accuracy"], 2)})
 
 
 if __name__ == "__main__":
