@@ -11,9 +11,9 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +215,12 @@ class Bench:
         return {"speedup": round(speedup, 3), "spread": round(spread, 3), "accuracy": self.accuracy(file)}
 
 
-def timed(bench: Bench, modules: Mapping[str, nn.Module], cache: Path) -> dict[str, float]:
+def timed(bench: Bench, makers: Mapping[str, Callable[[], nn.Module]], cache: Path) -> dict[str, float]:
     """Measured speed-ups by name; networks of the same widths are timed once, and what was timed is kept in a file."""
     known: dict[str, float] = json.loads(cache.read_text()) if cache.exists() else {}
-    by_widths = {name: _widths(module) for name, module in modules.items()}
-    missing = {widths: modules[name] for name, widths in by_widths.items() if str(widths) not in known}
+    modules = {name: make() for name, make in makers.items() if name not in known}
+    widths = {name: str(_widths(module)) for name, module in modules.items()}
+    missing = {each: modules[name] for name, each in widths.items() if each not in known}
     print(f"{len(modules)} networks, {len(missing)} widths to time", flush=True)
     keys = list(missing)
     for first in range(0, len(keys), AT_ONCE):
@@ -229,9 +230,11 @@ def timed(bench: Bench, modules: Mapping[str, nn.Module], cache: Path) -> dict[s
             for key, file in zip(some, files, strict=True):
                 bench.ship(trace(missing[key], bench.inputs), file)
             times = bench.target.compare([bench.baseline, *files], bench.inputs).speedups[1:]
-        known |= dict(zip(map(str, some), times, strict=True))
+        known |= dict(zip(some, times, strict=True))
         cache.write_text(json.dumps(known))
-    return {name: known[str(widths)] for name, widths in by_widths.items()}
+    known |= {name: known[each] for name, each in widths.items()}
+    cache.write_text(json.dumps(known))
+    return {name: known[name] for name in makers}
 
 
 def _widths(module: nn.Module) -> tuple[int, ...]:
@@ -240,8 +243,8 @@ def _widths(module: nn.Module) -> tuple[int, ...]:
 
 def smallest(bench: Bench, settings: Sequence[Setting], speedup: float) -> dict[Setting, tuple[float, float]]:
     """Of each setting of Torch-Pruning the smallest ratio that gives a speed-up, and what it gives; none where none does."""
-    modules = {f"{s}, {r}": bench.torch_pruned(s, r) for s in settings for r in RATIOS}
-    speeds = timed(bench, modules, bench.folder / f"{bench.name}-speeds.json")
+    makers = {f"{s}, {r}": partial(bench.torch_pruned, s, r) for s in settings for r in RATIOS}
+    speeds = timed(bench, makers, bench.folder / f"{bench.name}-speeds.json")
     found = {}
     for setting in settings:
         enough = [r for r in RATIOS if speeds[f"{setting}, {r}"] >= ENOUGH * speedup]

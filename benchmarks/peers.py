@@ -39,7 +39,6 @@ from cifar_speedups import optimized
 from peer_curves import summary
 from peer_networks import SETTINGS, Bench, Setting, smallest, timed
 from prune_oneshot import ENOUGH
-from torch import nn
 
 from fupruner.finish import hardware
 
@@ -93,7 +92,7 @@ class Results:
 
 def search(bench: Bench, results: Results, speedup: float) -> None:
     """Train settings of Torch-Pruning for a few steps, and uniformly scaled networks with their old and with new weights."""
-    for setting, (ratio, fast) in smallest(bench, _candidates(results, bench.name, speedup), speedup).items():
+    for setting, (ratio, fast) in _candidates(bench, results, speedup):
         found = {
             "network": bench.name,
             "asked": speedup,
@@ -102,19 +101,26 @@ def search(bench: Bench, results: Results, speedup: float) -> None:
             "speedup": round(fast, 3),
         }
         _try(bench, results, found, lambda s=setting, r=ratio: bench.narrow(bench.torch_pruned(s, r)))
+    if speedup != FIRST:
+        return
     share, fast = widest(bench, speedup)
-    for scratch in (False, True) if speedup == FIRST else ():
+    for scratch in (False, True):
         setting = "uniform, new weights" if scratch else "uniform, l2"
         found = {"network": bench.name, "asked": speedup, "setting": setting, "ratio": share, "speedup": round(fast, 3)}
         _try(bench, results, found, lambda s=scratch: bench.scaled(share, scratch=s))
 
 
-def _candidates(results: Results, network: str, speedup: float) -> list[Setting]:
-    """All settings at the first speed-up; at others the best ones there."""
-    tried = [r for r in results.read()["search"] if (r["network"], r["asked"]) == (network, FIRST)]
-    order = [r["setting"] for r in sorted(tried, key=lambda r: -r["accuracy"])]
-    ranked = sorted((s for s in SETTINGS if str(s) in order), key=lambda s: order.index(str(s)))
-    return SETTINGS if speedup == FIRST or not ranked else ranked[:KEPT]
+def _candidates(bench: Bench, results: Results, speedup: float) -> list[tuple[Setting, tuple[float, float]]]:
+    """All settings at the first speed-up; at others, of those that reach it, the best ones at the first."""
+    reached = smallest(bench, SETTINGS, speedup)
+    if speedup == FIRST:
+        return list(reached.items())
+    tried = {
+        r["setting"]: r["accuracy"]
+        for r in results.read()["search"]
+        if (r["network"], r["asked"]) == (bench.name, FIRST)
+    }
+    return sorted(reached.items(), key=lambda item: -tried.get(str(item[0]), 0.0))[:KEPT]
 
 
 def _try(bench: Bench, results: Results, found: Row, make: Any) -> None:
@@ -132,8 +138,8 @@ def _try(bench: Bench, results: Results, found: Row, make: Any) -> None:
 
 def widest(bench: Bench, speedup: float) -> tuple[float, float]:
     """The largest share of the widths that gives a speed-up, and what it gives."""
-    modules: dict[str, nn.Module] = {str(share): bench.scaled(share).graph for share in SHARES}
-    speeds = timed(bench, modules, bench.folder / f"{bench.name}-scaled.json")
+    makers = {str(share): lambda s=share: bench.scaled(s).graph for share in SHARES}
+    speeds = timed(bench, makers, bench.folder / f"{bench.name}-scaled.json")
     enough = [(share, speeds[str(share)]) for share in SHARES if speeds[str(share)] >= ENOUGH * speedup]
     if not enough:
         raise SystemExit(f"Uniform scaling gives at most {max(speeds.values()):.2f}x, not {speedup}x.")
