@@ -15,9 +15,9 @@ after 60 steps on all validation images, which is in its favour: see ``search``.
 ``fastnas``: ModelOpt 0.47 searches widths (multiples of 8) within a share of the multiply-adds, judging by 1,000 validation images.
 ``learns``: from ``labels``; from the original's ``logits`` too; or from its ``maps`` at the ends of the stages as well, as ours does.
 
-A method's curve runs straight between those of its networks that no other of its networks beats in both speed-up and accuracy, over all
-settings and ways of learning, and is never drawn on beyond them: an empty cell means that a level lies beyond the ends of a curve. The
-area between two curves, over the logarithm of the speed-up where both are known, is given as its mean height in points.
+A curve runs straight through all networks of a method that learn from the same, those included that came out worse than a faster one,
+and is never drawn on beyond them: an empty cell means that it begins below a level or does not fall to it. A level counts where a curve
+first falls to it. The area between two curves, over the logarithm of the speed-up where both are known, is given as its mean height.
 
     pip install torch-pruning==1.6.1 nvidia-modelopt==0.47.0 torchprofile==0.0.4  # for the comparison alone
     python benchmarks/peers.py --depth 20 --search 2.0 --rows fupruner@2.0 torch-pruning:maps@2.0 uniform:maps@2.0 fastnas:maps@0.45
