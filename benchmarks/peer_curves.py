@@ -52,7 +52,7 @@ def curves_of(rows: Sequence[dict[str, Any]], network: str, ours: str) -> dict[s
     """Curves by name, ours first; a method that was trained in several ways has a curve for each."""
     names = {(row["method"], row["learns"]) for row in rows if row["network"] == network}
     return {
-        method if method == ours else f"{method} ({learns})": joined(
+        method if method.startswith(ours) else f"{method} ({learns})": joined(
             [
                 (r["speedup"], r["accuracy"])
                 for r in rows

@@ -6,7 +6,8 @@ unpruned network in ONNX Runtime, one thread, batch 1, in turn with it; the medi
 All networks ship with norms folded. n = 1 training per row, seed 0.
 
 Methods. All train for the same number of steps, with the same batches, augmentation, optimizer, learning rates and weight decay.
-``fupruner``: ``fupruner optimize`` with its defaults; the steps in which it prunes are part of its steps.
+``fupruner``: ``fupruner optimize`` with its defaults; the steps in which it prunes are part of its steps. ``fupruner-one-shot``: the same,
+but all gates are decided before the first step.
 ``torch-pruning`` 1.6.1: one shot, then all the steps. Zero-padded shortcuts are equivalent 1x1 convolutions there, since it cannot cut
 the original; its scores come from 512 training images. For each asked speed-up the smallest ratio is taken that gives it, and of the
 settings (importance: Taylor or magnitude; widths: multiples of 8, of 16, or any; ratio: uniform or global) the one with the best accuracy
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ablation import VARIANTS
 from cifar_speedups import optimized
 from peer_curves import summary
 from peer_networks import SETTINGS, Bench, Setting, smallest, timed
@@ -159,15 +161,16 @@ def measure(bench: Bench, results: Results, method: str, learns: str, value: flo
     """One row of the table."""
     epochs, seed = bench.options.epochs, bench.options.seed
     file = bench.folder / f"{bench.name}-{method}-{learns}-{value}-s{seed}.onnx"
-    if method == OURS:
-        folder = runs / f"{bench.name}-x{value}-e{epochs}-s{seed}"
+    if method.startswith(OURS):
+        folder = runs / f"{bench.name}-x{value}-e{epochs}-s{seed}{method.removeprefix(OURS)}"
         more = ("--max-drop", "5.0", "--speedup", str(value), "--epochs", str(epochs), "--seed", str(seed))
+        more += () if method == OURS else VARIANTS["decisions=one shot"]
         optimized(int(bench.name.removeprefix("resnet")), folder, *more)
         result = json.loads((folder / "result.json").read_text())
         final = result["final"]
         measured = bench.judged(folder / "model.onnx") | {k: final[k] for k in ("macs", "params")}
         measured |= {"seconds": round(result["seconds"])}
-        return {"setting": "defaults", **measured}
+        return {"setting": "defaults" if method == OURS else "one decision, before the first step", **measured}
     if method == "torch-pruning":
         setting, ratio = chosen(bench, results, value)
         narrow, text = bench.narrow(bench.torch_pruned(setting, ratio)), f"{setting}, ratio {ratio}"
