@@ -102,16 +102,23 @@ def with_gradients(model: nn.Module, batches: list[Any]) -> nn.Module:
     return model
 
 
-def theirs(model: nn.Module, x: Tensor, ratio: float, rounded: int | None) -> nn.Module:
-    """What Torch-Pruning makes of a network that has gradients."""
+def theirs(
+    model: nn.Module, x: Tensor, ratio: float, rounded: int | None, importance: str = "taylor", *, everywhere: bool = False
+) -> nn.Module:  # fmt: skip
+    """What Torch-Pruning makes of a network that has gradients; ``everywhere`` ranks the channels of all layers together."""
     import torch_pruning
+
+    scores = {
+        "taylor": torch_pruning.importance.GroupTaylorImportance,
+        "magnitude": torch_pruning.importance.GroupMagnitudeImportance,
+    }
 
     copied = copy.deepcopy(model)
     for parameter, original in zip(copied.parameters(), model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.clone()
     torch_pruning.pruner.MetaPruner(
-        copied, x, importance=torch_pruning.importance.GroupTaylorImportance(), pruning_ratio=ratio,
-        ignored_layers=[copied.linear], round_to=rounded,
+        copied, x, importance=scores[importance](), pruning_ratio=ratio, ignored_layers=[copied.linear], round_to=rounded,
+        global_pruning=everywhere,
     ).step()  # fmt: skip
     copied.zero_grad()
     return copied.eval()
