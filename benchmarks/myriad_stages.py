@@ -63,7 +63,9 @@ def main() -> None:
                 row = {"network": name, "fusion": level, **compare(fuse_graph(graph, (x,), level)[0], x, Path(folder))}
             rows.append(row)
             print(json.dumps(row), flush=True)
-    options.out.write_text(json.dumps({"compiler": "OpenVINO 2021.4.2, VPU_MYRIAD_2480", "rows": rows}, indent=1) + "\n")
+    options.out.write_text(
+        json.dumps({"compiler": "OpenVINO 2021.4.2, VPU_MYRIAD_2480", "rows": rows}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":
