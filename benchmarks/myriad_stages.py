@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cost_models import torchvision_models
 from torch import nn
 
-from cost_models import torchvision_models
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
