@@ -89,7 +89,7 @@ def make(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     for title, parameter in model.named_parameters():
         if "bias" in title or float(parameter.detach().abs().max()) > 1e-4:
             continue  # heads, scales and branches that begin at zero would hide every difference
-        if parameter.numel() == max(parameter.shape):
+        if parameter.numel() == max(parameter.shape, default=1):  # a vector, or a single scale
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
         else:
             torch.nn.init.normal_(parameter, 0, 0.02)
