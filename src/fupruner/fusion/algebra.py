@@ -131,16 +131,19 @@ def has_statistics(norm: Any) -> bool:
     )
 
 
-def scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> nn.Module:
+def scale_outputs(layer: Any, scale: Tensor, shift: Tensor, *, reuse: bool = False) -> nn.Module:
     """A copy of a convolution or linear layer whose output channels are scaled and shifted.
 
     Args:
         layer: convolution, transposed convolution or linear layer with C output channels.
         scale: (C,).
         shift: (C,).
+        reuse: let the copy have the memory of the layer's weights, which are lost by that.
     """
     weight = weight_of(layer)
-    if isinstance(layer, TRANSPOSED):
+    if reuse and not isinstance(layer, TRANSPOSED):
+        weight = weight.mul_(scale.view(-1, *[1] * (weight.dim() - 1)))
+    elif isinstance(layer, TRANSPOSED):
         grouped = weight.unflatten(0, (layer.groups, -1))  # (groups, in per group, out per group, *kernel)
         factor = scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
         weight = (grouped * factor).flatten(0, 1)

@@ -265,7 +265,9 @@ class _Fixpoint:
             if isinstance(found, Match):
                 if snapshot is None or priced:
                     snapshot = (edit.Snapshot(graph_module), len(self.state.fired))
-                if self._made_double(graph_module, found):
+                made = self._made_double(graph_module, found)
+                context.spare[:] = self.doubles.fresh if made else []
+                if made:
                     found = rule.find(context, node)  # what it took from the weights is to be in float64 too
             if isinstance(found, Refuse):
                 refused[found.node.name] = Refusal(rule=rule.name, node=found.node.name, reason=found.reason)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from fupruner.graph import edit
 
@@ -44,9 +44,16 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Context:
-    """What rules may ask about the graph. A new one is made whenever the graph has changed."""
+    """What rules may ask about the graph. A new one is made whenever the graph has changed.
+
+    Attributes:
+        graph_module: the graph.
+        spare: tensors of the place that is being rewritten whose memory nothing else holds, not even what an undone rewrite goes
+            back to.
+    """
 
     graph_module: fx.GraphModule
+    spare: list[Tensor] = field(default_factory=list)
 
     @cached_property
     def shared(self) -> set[str]:
@@ -56,6 +63,10 @@ class Context:
     def module(self, node: object) -> nn.Module | None:
         """The module that a node calls, or None."""
         return edit.module_of(self.graph_module, node)
+
+    def is_spare(self, tensor: Tensor) -> bool:
+        """Whether a rewrite may write to the memory of a tensor, instead of taking memory of its own."""
+        return any(tensor is each for each in self.spare)
 
     def is_shared(self, node: fx.Node) -> bool:
         """Whether changing the module that a node calls would change another call too."""
@@ -82,7 +93,7 @@ class Rule(ABC):
     def rewrite(self, context: Context, match: Match) -> fx.Node:
         """Apply the rule and return the node that now carries the output's value.
 
-        Modules are never changed in place: a rewrite makes new ones, so that it can be undone.
+        Modules are never changed in place: a rewrite makes new ones, so that it can be undone. The memory of spare tensors it may use.
         """
 
 

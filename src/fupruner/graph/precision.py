@@ -41,15 +41,39 @@ class Cast:
             self._known[id(tensor)] = (tensor, converted)
         return self._known[id(tensor)][1]
 
+    def converted(self) -> list[Tensor]:
+        """Everything that was converted, as it is now."""
+        return [double for _, double in self._known.values()]
+
     def changes(self, tensor: Tensor) -> bool:
         """Whether a tensor has another precision."""
         return tensor.is_floating_point() and tensor.dtype != self.dtype
 
 
-def in_double(layer: nn.Module) -> nn.Module:
-    """A layer in double precision: itself, or a copy."""
-    cast = Cast(torch.float64)
-    return edit.mapped(layer, cast) if any(map(cast.changes, edit.tensors_of(layer))) else layer
+class _Scratch:
+    """Layers in double precision, one at a time, all in the same memory: fresh memory costs more time than computing with it."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.float64)
+
+    def in_double(self, layer: nn.Module) -> nn.Module:
+        """A layer in double precision: itself, or a copy that lasts until the next one is asked for."""
+        wanted = {id(t): t for t in edit.tensors_of(layer) if t.is_floating_point() and t.dtype != torch.float64}
+        if not wanted:
+            return layer
+        sizes = [tensor.numel() for tensor in wanted.values()]
+        if self._memory.numel() < sum(sizes):
+            self._memory = torch.empty(sum(sizes), dtype=torch.float64)
+        parts = self._memory[: sum(sizes)].split(sizes)
+        doubles = {
+            key: part.view(t.shape).copy_(t.detach()) for (key, t), part in zip(wanted.items(), parts, strict=True)
+        }
+
+        def changed(tensor: Tensor) -> Tensor:
+            double = doubles.get(id(tensor), tensor)
+            return nn.Parameter(double, False) if double is not tensor and isinstance(tensor, nn.Parameter) else double
+
+        return edit.mapped(layer, changed)
 
 
 class DoubleWhereNeeded:
@@ -57,9 +81,13 @@ class DoubleWhereNeeded:
 
     Args:
         graph_module: the network as it was given; it has to live as long as this object.
+
+    Attributes:
+        fresh: tensors that the last conversion made: nothing else holds their memory.
     """
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.fresh: list[Tensor] = []
         self._owners: dict[int, set[str]] = defaultdict(set)
         for node in graph_module.graph.nodes:
             if node.op in ("call_module", "get_attr"):
@@ -69,6 +97,7 @@ class DoubleWhereNeeded:
     def convert(self, graph_module: fx.GraphModule, nodes: Iterable[fx.Node]) -> bool:
         """Convert what some nodes call or fetch; says whether there was anything to convert."""
         cast = Cast(torch.float64)
+        self.fresh = []
         names = self._with_sharers(graph_module, {str(n.target) for n in nodes if n.op in ("call_module", "get_attr")})
         found = {name: edit.get_attribute(graph_module, name) for name in names}
         changed = False
@@ -80,6 +109,7 @@ class DoubleWhereNeeded:
             if isinstance(value, Tensor) and cast.changes(edit.get_attribute(graph_module, name)):
                 edit.set_tensor(graph_module, name, cast(value))
                 changed = True
+        self.fresh = cast.converted()
         return changed
 
     def _with_sharers(self, graph_module: fx.GraphModule, names: set[str]) -> set[str]:
@@ -157,17 +187,18 @@ def run_double(graph_module: fx.GraphModule, inputs: Sequence[Inputs]) -> list[A
     for source, node in last_use.items():
         done_with[node].append(source)
     runs = [_Run(x) for x in inputs]
+    scratch = _Scratch()
     with FastDepthwise():
         for node in nodes:
-            called = _called(graph_module, node)
+            called = _called(graph_module, node, scratch)
             for run in runs:
                 run.step(node, called, done_with[node])
     return [run.result for run in runs]
 
 
-def _called(graph_module: fx.GraphModule, node: fx.Node) -> Any:
+def _called(graph_module: fx.GraphModule, node: fx.Node, scratch: _Scratch) -> Any:
     if node.op == "call_module":
-        return in_double(edit.layer_at(graph_module, str(node.target)))
+        return scratch.in_double(edit.layer_at(graph_module, str(node.target)))
     if node.op == "get_attr":
         value = edit.get_attribute(graph_module, str(node.target))
         return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -286,3 +286,20 @@ def test_memory_that_runs_out_is_told_in_words(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("fupruner.graph.edit.twin", runs_out)
     with pytest.raises(InputError, match=r"Memory ran out while fusing a network with 0\.0 GiB of weights"):
         fuse_graph(trace(nn.Conv2d(4, 4, 1).double(), X), (X,), "basic")
+
+
+def test_a_fold_that_wrote_over_spare_memory_can_be_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5)
+    ).eval()
+    randomize(model)
+    model, x = model.float(), X.float()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    traced, compared = trace(model, x, borrow=True), engine.check.relative_error
+    answers = iter([1.0])
+    monkeypatch.setattr(engine.check, "relative_error", lambda a, b: next(answers, None) or compared(a, b))
+    graph, log = fuse_graph(traced, (x,), "basic")
+    assert [refusal.reason for refusal in log.refused if "undone" in refusal.reason]
+    assert kinds(graph)["BatchNorm2d"] == 1  # the other one is folded
+    torch.testing.assert_close(graph(x), model(x), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

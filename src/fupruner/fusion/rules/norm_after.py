@@ -9,7 +9,7 @@ else reads the layer's output and the layer is called once; the norm itself may 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import fx, nn
 
@@ -50,7 +50,8 @@ class NormAfterLayer(Rule):
     def rewrite(self, context: Context, match: Match) -> fx.Node:
         """Replace the layer and drop the norm."""
         before, node = match.parts["layer"], match.parts["norm"]
-        folded = scale_outputs(context.module(before), *norm_affine(context.module(node)))
+        layer: Any = context.module(before)
+        folded = scale_outputs(layer, *norm_affine(context.module(node)), reuse=context.is_spare(layer.weight))
         edit.replace_module(context.graph_module, before, folded)
         edit.bypass(node, before)
         return before  # type: ignore[no-any-return]
