@@ -40,7 +40,8 @@ from fupruner.targets.myriad import cost as myriad
 
 LUXONIS = "docs.luxonis.com/hardware/platform/rvc/rvc2 (Myriad X, two inference threads)"
 NN_METER = "nn-Meter's stored predictions for the NCS2"
-"""Of the networks of torchvision in github.com/microsoft/nn-Meter, tests/integration_test/data. Left out: ResNeXt-50 and Inception v3,
+"""From github.com/microsoft/nn-Meter, tests/integration_test/data: ResNet-34, ResNet-50, MobileNet v1 and GoogLeNet of its own networks,
+all others of torchvision. Left out: ResNeXt-50 and Inception v3,
 since nn-Meter knows a convolution by one kernel size and no groups (ResNeXt-50 has the figure of Wide ResNet-50), and ShuffleNet v2,
 of which its two converters say 8.3 and 20.8 ms."""
 TF_TO_TRT = "github.com/NVIDIA-AI-IOT/tf_to_trt_image_classification, TX2, FP16"

@@ -191,18 +191,6 @@ def clone(
     return copied
 
 
-def unshare(graph_module: fx.GraphModule, other: nn.Module) -> None:
-    """Copy every parameter and buffer that a graph shares with another module; ties within the graph stay."""
-    shared = {id(tensor) for tensor in [*other.parameters(), *other.buffers()]}
-    memo: dict[int, Any] = {}
-    for module in graph_module.modules():
-        held: Any
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if id(tensor) in shared:
-                    held[name] = copy.deepcopy(tensor, memo)
-
-
 def twin(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A second graph over the same modules: it can be rewritten as long as modules are never changed in place."""
     copied = fx.GraphModule(graph_module, Snapshot(graph_module).graph)

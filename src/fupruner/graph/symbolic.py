@@ -50,7 +50,7 @@ class _Value:
 def capture_symbolically(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
     """Trace a model with proxies; None when it does not allow that. The model is not modified.
 
-    The graph shows the memory of the model's own tensors.
+    The graph may show the memory of the model's own tensors.
     """
     if any(x.dim() < 2 or not x.is_floating_point() for x in inputs):
         return None

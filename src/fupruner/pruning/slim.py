@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from fupruner.errors import FuPrunerError
 from fupruner.graph import edit, shapes
+from fupruner.graph.borrowed import unborrow
 from fupruner.graph.cost import CONVS, NORMS, TRANSPOSED
 from fupruner.graph.shapes import shape_of
 from fupruner.graph.text import kind_of
@@ -54,7 +55,7 @@ def slim(network: GatedNetwork, example_inputs: tuple[Tensor, ...]) -> fx.GraphM
         if isinstance(edit.module_of(copied, node), Gate):
             edit.bypass(node, node.all_input_nodes[0])
     edit.clean(copied)
-    edit.unshare(copied, network.graph_module)
+    unborrow(copied, network.graph_module)
     shapes.propagate(copied, example_inputs)
     return copied
 
