@@ -63,6 +63,16 @@ def show(driver, page: Path, width: int = 1100, scheme: str = "light") -> None:
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
     driver.get(page.as_uri())
+    _drawn(driver)
+
+
+def _drawn(driver) -> None:
+    """Wait for the axes of all charts: on a busy machine Plotly draws them after the page has loaded."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    script = """return [...document.querySelectorAll('.js-plotly-plot')].every((p) => p.querySelector('.xtick text'))
+        && document.querySelectorAll('.js-plotly-plot').length === JSON.parse(figures.textContent).length"""
+    WebDriverWait(driver, 30).until(lambda shown: shown.execute_script(script))
 
 
 def points(driver, chart: str) -> dict[str, int]:
