@@ -57,13 +57,15 @@ def fupruner(
     sign: int = signal.SIGKILL,
     *,
     largest_file: int | None = None,
+    diverging: int | None = None,
 ) -> int:
     """Run the command line in a process; at its ``at``-th point it sends itself a signal. Returns the exit code.
 
     Points are training steps, entries of the journal and checkpoints (half-written ones too). The log gets what is
     printed, and the number of points in its last line. Files cannot grow beyond ``largest_file`` bytes: the disk is full.
+    The ``diverging``-th attempt does not get through its training.
     """
-    process = context().Process(target=_child, args=(arguments, str(log), at, sign, None, largest_file))  # type: ignore[attr-defined]
+    process = context().Process(target=_child, args=(arguments, str(log), at, sign, None, largest_file, diverging))  # type: ignore[attr-defined]
     process.start()
     process.join(300)
     assert process.exitcode is not None
@@ -96,6 +98,7 @@ def _child(
     sign: int,
     place: dict[str, str] | None = None,
     largest_file: int | None = None,
+    diverging: int | None = None,
 ) -> None:
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
@@ -120,6 +123,8 @@ def _child(
     _before(torch.optim.SGD, "step", point)
     from fupruner.cli import main
 
+    if diverging is not None:
+        without_end(diverging)
     try:
         main()
     finally:
@@ -139,6 +144,26 @@ def _before(owner: Any, name: str, action: Callable[[], None]) -> None:
         return original(*args, **kwargs)
 
     setattr(owner, name, replaced)
+
+
+def without_end(attempt: int) -> None:
+    """The loss of an attempt becomes NaN in its second epoch."""
+    from fupruner import search
+    from fupruner.training import loop
+
+    run, step, now = search.run_attempt, loop._Diary.step, 0
+
+    def run_attempt(setting: Any, number: int, asked: float) -> Any:
+        nonlocal now
+        now = number
+        return run(setting, number, asked)
+
+    def lose(self: Any, number: int, loss: float, images: int) -> None:
+        late = number > self.task.steps_per_epoch
+        step(self, number, float("nan") if late and now == attempt else loss, images)
+
+    search.run_attempt = run_attempt
+    loop._Diary.step = lose  # type: ignore[method-assign]
 
 
 def without_clocks() -> None:

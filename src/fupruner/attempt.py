@@ -162,7 +162,7 @@ def _log(setting: Setting, pruning: DynamicPruning, number: int) -> TrainingLog:
 def _prune(
     setting: Setting, pruning: DynamicPruning, log: TrainingLog, optimizer: Optimizer, total: int
 ) -> fx.GraphModule:
-    """Train between decisions; after the last one cut what is closed, and plan again if the cut network is too slow."""
+    """Train between decisions; after the last one cut what is closed, as fast as asked."""
     steps, network, inputs = pruning.schedule.steps(), pruning.network, setting.example_inputs
     for step, until in zip(steps, [*steps[1:], None], strict=True):
         log.decision(pruning.decide(step))
@@ -170,11 +170,9 @@ def _prune(
             if until // setting.task.steps_per_epoch > step // setting.task.steps_per_epoch:  # an epoch will be told of
                 log.timed(_speedup(setting, pruning, slim(network, inputs)))
             _train(setting, network.graph_module, hints(setting.graph, network), log, optimizer, step, until, total)
-    decided = len(pruning.decisions)
-    cut = freeze(pruning, inputs, lambda slimmed: log.timed(_speedup(setting, pruning, slimmed)), setting.progress.note)
-    if len(pruning.decisions) > decided:  # planned again: another network than the one that was timed
-        log.timed(_speedup(setting, pruning, cut))
-    return cut
+    cut = freeze(pruning, inputs, lambda slimmed: _speedup(setting, pruning, slimmed), setting.progress.note)
+    log.timed(cut.speedup)
+    return cut.module
 
 
 def _train(

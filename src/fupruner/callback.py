@@ -22,10 +22,9 @@ from fupruner.options import Options
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.dynamic_state import restore, state_of
-from fupruner.pruning.gates import insert_gates
+from fupruner.pruning.gates import require_prunable
 from fupruner.pruning.importance import Importance, criterion
-from fupruner.pruning.prepare import planner_for
-from fupruner.pruning.pricing import Pricer
+from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import WEIGHTS, best_weight, compensated_loss
@@ -71,7 +70,7 @@ class PruningCallback:
         target: for alignment, cost and timing.
         inputs: what of a batch goes into the network; the first thing of it unless given.
         importance: a name of ``pruning.importance.CRITERIA``.
-        fusion: level at which the pruned network is fused.
+        fusion: level at which the pruned network is fused; where shortcuts become filters by it, their channels are gated too.
         calibration_images: how many scores are taken from.
         deadline: share of the steps after which gates are frozen, above 0, at most 1.
         decisions: how often gates are decided.
@@ -109,13 +108,12 @@ class PruningCallback:
         self.example_inputs, self.fusion = example_tuple(example_inputs), fusion
         self.original = trace(as_module(model), self.example_inputs)
         shapes.propagate(self.original, self.example_inputs)
-        network = insert_gates(self.original, activations=fusion != "none")
-        self.module: fx.GraphModule = network.graph_module.train()
         data = Calibration(calibration, loss, inputs, self._place)
         self.target = get_target(target, ship).adapted(self.original, calibration_images_of(data))
-        if not network.groups.prunable and not network.branches:
-            raise InputError("There is nothing to prune: no channel and no branch of this network can be removed.")
-        planner = planner_for(network, Pricer(network, self.target.cost_model()), self.target)
+        _, fused = fuse_graph(self.original, self.example_inputs, fusion, cost_model=self.target.cost_model())
+        network, planner = make_planner(self.original, self.example_inputs, self.target, fused)
+        require_prunable(network)
+        self.module: fx.GraphModule = network.graph_module.train()
         planner.for_speedup(criterion("l2")(network, None, 0), speedup)  # refuse now what no plan can reach
         last = max(1, round(deadline * total_steps))
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
@@ -268,7 +266,8 @@ class PruningCallback:
 
     def _fused(self, slimmed: fx.GraphModule) -> fx.GraphModule:
         """As it ships: what pruning freed is fused again."""
-        return fuse_graph(slimmed.eval(), self.example_inputs, self.fusion, cost_model=self.target.cost_model())[0]
+        network, cost_model = self._pruning.network, self.target.cost_model()
+        return fuse_as_planned(network, slimmed.eval(), self.example_inputs, self.fusion, cost_model)[0]
 
     def _speedup(self, module: fx.GraphModule) -> float:
         """Measured in turn with the original, as both ship."""

@@ -42,6 +42,10 @@ class TrainingError(FuPrunerError):
     """Training cannot go on, for example because the loss is not a number."""
 
 
+class DivergedError(TrainingError):
+    """The loss is not a number any more."""
+
+
 class StorageError(FuPrunerError):
     """What a run has to write cannot be written, for example because the disk is full."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fupruner.attempt import Outcome, Setting, run_attempt
-from fupruner.errors import InputError
+from fupruner.errors import DivergedError, InputError
 from fupruner.finish import keep
 from fupruner.records import Figures
 from fupruner.runs.run_folder import RunFolder
@@ -95,8 +95,8 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
             break
         try:
             outcome = run_attempt(setting, number, asked)
-        except InputError as error:
-            if setting.options.speedup:
+        except (InputError, DivergedError) as error:
+            if setting.options.speedup or (isinstance(error, DivergedError) and not outcomes):
                 raise
             setting.progress.note(str(error).splitlines()[0])
             bracket.tell(asked, math.inf)

@@ -134,6 +134,22 @@ def test_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     assert " ".join(log(tmp_path).split()).count("The loss became") == 2
 
 
+def test_attempt_that_diverges_is_given_up_and_the_run_goes_on(finished_run: runs.Finished, tmp_path: Path) -> None:
+    words = list(finished_run.command)
+    at = words.index("--speedup")
+    command = [*words[:at], *words[at + 2 :], "--set", "attempts=3"]
+    expected, run = tmp_path / "expected", tmp_path / "run"
+    assert runs.fupruner([*command, "--out", str(expected)], tmp_path / "log", diverging=2) == 0, log(tmp_path)
+    assert log(tmp_path).count("The loss became nan in epoch 1") == 1
+    assert [row["attempt"] for row in json.loads((expected / "attempts.json").read_text())] == [1, 3]
+    points = int(log(tmp_path).split()[-1])
+    for at in (3 * points // 5, points // 4):
+        words = [*command, "--out", str(run)] if not run.exists() else ["resume", str(run)]
+        assert runs.fupruner(words, tmp_path / "log", at=at, diverging=2) == -signal.SIGKILL, log(tmp_path)
+    assert runs.fupruner(["resume", str(run)], tmp_path / "log", diverging=2) == 0, log(tmp_path)
+    require_equal(run, expected)
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for folder, words in ((tmp_path / "nowhere", "There is no run folder"), (tmp_path, "is no run that can go on")):
         assert runs.fupruner(["resume", str(folder)], tmp_path / "log") == 2

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import fupruner
 from fupruner.callback import PruningCallback
 from fupruner.errors import InputError
+from fupruner.graph.cost import is_add
 from helpers import FLOAT32, FLOAT64, assert_same_function
 from unit.pruning import nets
 from unit.pruning.test_verify import Stubborn
@@ -65,6 +66,23 @@ def test_gates_are_decided_at_set_steps_and_the_result_is_what_was_trained(fusio
     assert result.decisions == pruning.decisions
     assert sum(p.numel() for p in result.module.parameters()) < sum(p.numel() for p in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_channels_of_shortcuts_are_pruned_where_they_ship_as_filters():
+    pruning = callback(fusion="aggressive", speedup=2.0)
+    carried = {name: len(shortcut.group.units) for shortcut, name in _reserved(pruning)}
+    assert carried
+    run(pruning, 20)
+    trained = copy.deepcopy(pruning.module).eval()
+    result = pruning.finish()
+    assert_same_function(trained, result.module, IMAGES, tolerance=FLOAT32)
+    assert result.plan.carried_before == carried
+    assert 0 < sum(result.plan.carried_after.values()) < sum(carried.values())
+    assert not [node for node in result.module.graph.nodes if is_add(node)]
+
+
+def _reserved(pruning: PruningCallback):
+    return [(shortcut, shortcut.branch.name) for shortcut, _ in pruning._pruning.network.shortcuts]
 
 
 def test_parameters_stay_the_same_objects_until_the_end():

@@ -34,6 +34,16 @@ class Decision:
     reopened: int
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What a decision is about: what closing costs, and how the gates were before."""
+
+    step: int
+    scores: Importance
+    was_open: NDArray[np.bool_]
+    was_closed: frozenset[str]
+
+
 @dataclass
 class DynamicPruning:
     """Decides gates at set steps under a tightening budget. It owns no training loop.
@@ -57,25 +67,43 @@ class DynamicPruning:
     plan: GatePlan | None = None
     importance: Importance | None = None
     branch_weight: float = 1.0
+    _last: _Question | None = None
 
     def decide(self, step: int) -> Decision:
         """Take scores, plan for the speed-up in the end and for as much of it as the schedule asks for now, and set the gates."""
-        asked = self.schedule.speedup_at(step)
         was_open, was_closed = self.network.is_open, self.network.closed_branches
         self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
         if not self.decisions:
             self.branch_weight = self.weigh(self.importance, self.schedule.speedup)
         rest = _for_the_rest(self.importance, was_open, was_closed, self.network.softness)
-        plan = self._towards_the_end(weighted(rest, self.branch_weight), asked)
-        self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(step))
+        self._last = _Question(step, weighted(rest, self.branch_weight), was_open, was_closed)
+        asked = self.schedule.speedup_at(step)
+        return self._decided(self._last, asked, self._towards_the_end(self._last.scores, asked))
+
+    def decide_again(self, speedup: float) -> Decision:
+        """Answer the last decision's question for another speed-up, with the scores that it was taken with.
+
+        Raises:
+            InputError: the speed-up is out of reach.
+        """
+        assert self._last is not None  # noqa: S101 - something was decided
+        return self._decided(self._last, speedup, self.planner.for_speedup(self._last.scores, speedup))
+
+    def adopt(self, plan: GatePlan) -> None:
+        """Set the gates as a plan of the last decision has them."""
+        assert self._last is not None  # noqa: S101 - something was decided
+        self.network.set(plan.is_open, plan.closed_branches, self.schedule.softness_at(self._last.step))
+        self.plan = plan
+
+    def _decided(self, question: _Question, asked: float, plan: GatePlan) -> Decision:
+        self.adopt(plan)
         decision = Decision(
-            step=step,
+            step=question.step,
             asked_speedup=asked,
             predicted_speedup=plan.record.baseline_ms / plan.record.predicted_ms,
             closed=int((~plan.is_open).sum()) + len(plan.closed_branches),
-            reopened=int(np.sum(plan.is_open & ~was_open)) + len(was_closed - plan.closed_branches),
+            reopened=int(np.sum(plan.is_open & ~question.was_open)) + len(question.was_closed - plan.closed_branches),
         )
-        self.plan = plan
         self.decisions.append(decision)
         return decision
 

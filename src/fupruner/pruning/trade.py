@@ -3,13 +3,16 @@
 Scores of single gates do not add up: what a closed branch costs is measured with everything else in place, and much of it the
 layers around it can make up for, while many channels, each cheap alone, are dear together. So a few plans that differ in what
 branches weigh against channels are judged as a whole: each is cut for real, what is left makes up for it by least squares
-(``compensate``), and the loss on calibration images decides.
+(``compensate``), and the loss on other calibration images decides. On the images that the squares were taken on the deepest cuts
+look best, because there are the most weights left to fit with.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import fx
@@ -26,7 +29,9 @@ from fupruner.training.task import CalibrationData
 WEIGHTS = (1.0, 0.6, 0.35, 0.2, 0.1)
 """What the scores of branches are multiplied by, one plan each."""
 IMAGES = 256
-"""Calibration images that plans are judged on."""
+"""Calibration images that what is left of a plan is fitted on."""
+JUDGED = 512
+"""Further ones that it is judged on: with fewer, chance decides between plans."""
 
 
 def best_weight(
@@ -63,9 +68,9 @@ def best_weight(
 
 
 def compensated_loss(
-    network: GatedNetwork, original: fx.GraphModule, task: CalibrationData, images: int = IMAGES
+    network: GatedNetwork, original: fx.GraphModule, task: CalibrationData, images: int = IMAGES, judged: int = JUDGED
 ) -> Callable[[GatePlan], float]:
-    """A function from a plan to the mean loss of what is left, in nats per sample, after least squares on the same images.
+    """A function from a plan to the mean loss of what is left, in nats per sample, after least squares on other images.
 
     The gates of the network are put back after each call.
 
@@ -73,24 +78,33 @@ def compensated_loss(
         network: with the weights that the plan is for.
         original: the graph that it was made from, see ``compensate``.
         task: gives calibration batches and losses.
-        images: how many calibration images to use.
+        images: calibration images to fit on, about so many.
+        judged: further ones to judge on. Fewer are divided in the same ratio, by batches; a single batch serves for both.
 
     Raises:
         InputError: there are no calibration images.
     """
-    batches = list(task.calibration_batches(images))
+    batches = list(task.calibration_batches(images + judged))
     if not batches:
         raise InputError("There are no calibration images to judge plans by.")
+    fitted, others = _divided(task, batches, images / (images + judged))
     inputs = (task.inputs(batches[0])[:1],)
 
     def loss(plan: GatePlan) -> float:
         before = (network.is_open, network.closed_branches, network.softness)
         network.set(plan.is_open, plan.closed_branches)
         try:
-            small = compensate(network, slim(network, inputs), original, [task.inputs(batch) for batch in batches])
+            small = compensate(network, slim(network, inputs), original, [task.inputs(batch) for batch in fitted])
         finally:
             network.set(*before)
         with torch.no_grad():
-            return float(torch.cat([task.sample_losses(small, batch).float() for batch in batches]).mean())
+            return float(torch.cat([task.sample_losses(small, batch).float() for batch in others]).mean())
 
     return loss
+
+
+def _divided(task: CalibrationData, batches: list[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Batches with about a share of all samples, and the others; all of them twice where there is one alone."""
+    ends = list(itertools.accumulate(len(task.inputs(batch)) for batch in batches))
+    first = 1 + next(i for i, end in enumerate(ends) if end >= int(share * ends[-1]))
+    return batches[:first], batches[first:] or batches

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fupruner.errors import FuPrunerError, TrainingError
+from fupruner.errors import DivergedError, FuPrunerError, TrainingError
 from fupruner.runs.checkpoints import Checkpoint, Checkpoints, phase_of
 from fupruner.runs.interrupts import Interrupts
 from fupruner.runs.journal import Journal
@@ -106,14 +106,15 @@ class Trainer:
                 )  # fmt: skip
                 if restored is None or not restored.is_final:
                     watch.write(module, stop)
+        except DivergedError as error:
+            placed = self._with_place(error)
+            self._enter(watch, diverged=[placed.args[0], placed.hint])
         except TrainingError as error:
             raise self._with_place(error) from None
         finally:
             self._training = False
         watch.stop_if_asked()
-        self.journal.once(
-            "phase", lambda: {"network": watch.network, "epochs": [asdict(result) for result in watch.epochs]}
-        )
+        self._enter(watch)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -127,6 +128,11 @@ class Trainer:
                 self._anchors.add(phase - 1)
         return phase
 
+    def _enter(self, watch: _Watch, **more: list[str]) -> None:
+        """Enter the end of a phase in the journal, whether it came to the end of its steps or not."""
+        epochs = [asdict(result) for result in watch.epochs]
+        _require_end(self.journal.once("phase", lambda: {"network": watch.network, "epochs": epochs, **more}))
+
     def _pass_over(self, module: nn.Module, phase: int, on_epoch: Sequence[OnEpoch]) -> None:
         """Report a phase that is over; its network gets the weights that it had then, if they are still there."""
 
@@ -137,8 +143,10 @@ class Trainer:
         self.is_current = state is not None
         if state is not None:
             module.load_state_dict(state.model)
-        for values in self.journal.once("phase", missing)["epochs"]:
+        entry = self.journal.once("phase", missing)
+        for values in entry["epochs"]:
             _notify(on_epoch, EpochResult(**values), module)
+        _require_end(entry)
 
     def _state_after(self, phase: int) -> Checkpoint | None:
         for path in self.checkpoints.paths() if self.checkpoints else []:
@@ -151,7 +159,9 @@ class Trainer:
     def _find(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest sound checkpoint for which the last states of all networks before its own are sound too."""
         problems: list[str] = []
-        last = {entry["network"]: phase for phase, entry in enumerate(self.journal.known("phase"))}
+        entries = self.journal.known("phase")
+        last = {entry["network"]: phase for phase, entry in enumerate(entries)}
+        lost = {entry["network"] for entry in entries if "diverged" in entry}  # nobody asks for their weights
         sound: dict[int, Checkpoint] = {}  # by phase, the newest of each
         for path in self.checkpoints.paths() if self.checkpoints else []:
             found = self.checkpoints.read(path) if self.checkpoints else ""
@@ -160,7 +170,7 @@ class Trainer:
             elif found.position <= len(self.journal):
                 sound.setdefault(found.phase, found)
         for found in sound.values():
-            earlier = [sound.get(last.get(network, -1)) for network in range(found.network)]
+            earlier = [sound.get(last.get(network, -1)) for network in range(found.network) if network not in lost]
             if all(state is not None and state.is_final for state in earlier):
                 return found, problems
         return None, problems
@@ -170,7 +180,14 @@ class Trainer:
         paths = self.checkpoints.paths() if self.checkpoints else []
         if not paths:
             return error
-        return TrainingError(f"{error.args[0]} The last good state is kept in {paths[0]}.", hint=error.hint)
+        return type(error)(str(error.args[0]), hint=f"The last good state is kept in {paths[0]}. {error.hint}".strip())
+
+
+def _require_end(entry: dict[str, Any]) -> None:
+    """Raise the DivergedError with which a phase ended, if it did."""
+    if "diverged" in entry:
+        message, hint = entry["diverged"]
+        raise DivergedError(message, hint=hint)
 
 
 class _Watch:

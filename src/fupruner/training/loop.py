@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from fupruner.errors import InputError, TrainingError
+from fupruner.errors import DivergedError, InputError
 from fupruner.training.average import Average
 from fupruner.training.learner import learning
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
@@ -69,7 +69,8 @@ def train_steps(
 
     Raises:
         InputError: the model has nothing to train.
-        TrainingError: the loss is not a number, and the model is as it was when the epoch began; or a batch cannot be had.
+        DivergedError: the loss is not a number, and the model is as it was when the epoch began.
+        TrainingError: a batch cannot be had.
     """
     stop, world = schedule.steps if stop is None else stop, world or World()
     optimizer = optimizer or make_optimizer(model, recipe.weight_decay)
@@ -141,8 +142,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _diverged(loss: float, step: int, epoch: int, rate: float) -> TrainingError:
-    return TrainingError(
+def _diverged(loss: float, step: int, epoch: int, rate: float) -> DivergedError:
+    return DivergedError(
         f"The loss became {loss} in epoch {epoch}, step {step} (learning rate {rate:.3g}). "
         f"The weights are back to those from before the epoch.",
         hint="Lower the learning rate, or train in float32.",

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from fupruner.errors import InputError
+from fupruner.pruning.compensate import compensate
 from fupruner.pruning.gates import GatedNetwork, insert_gates
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.scores import weighted
+from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_weight, compensated_loss
 from fupruner.training.custom import Calibration
 from unit.pruning import nets
@@ -93,6 +95,31 @@ def test_loss_of_a_plan_is_that_of_what_is_left_and_gates_are_put_back() -> None
     assert 0 < small < large
     assert network.is_open.all()
     assert network.closed_branches == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("batches", "fitted", "judged"), [(12, [0, 1, 2, 3], range(4, 12)), (3, [0], [1, 2]), (1, [0], [0])]
+)
+def test_a_plan_is_judged_on_images_that_were_not_fitted_on(batches: int, fitted: list[int], judged: list[int]) -> None:
+    torch.manual_seed(0)
+    graph = nets.graph_of(nets.Residual(32), 3, 8, 8)
+    network = insert_gates(graph)
+    images, told = [torch.randn(4, 3, 8, 8) for _ in range(batches)], list[int]()
+
+    def square(model: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        told.append(next(i for i, each in enumerate(images) if each is batch))
+        return model(batch).square().mean(1)
+
+    plan = planner(network).for_speedup(scores(network, 0.1), 1.5)
+    loss = compensated_loss(network, graph, Calibration(images, square, lambda batch: batch), 16, 32)
+    assert loss(plan) == loss(plan)
+    assert told == [*judged, *judged]
+    network.set(plan.is_open, plan.closed_branches)
+    small = compensate(network, slim(network, (images[0],)), graph, [images[i] for i in fitted])
+    with torch.no_grad():
+        assert loss(plan) == pytest.approx(
+            float(small(torch.cat([images[i] for i in judged])).square().mean()), rel=1e-4
+        )
 
 
 def test_a_weight_whose_plan_ends_short_is_passed_over(network: GatedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
