@@ -81,7 +81,7 @@ def _trade_off(run: RunReport, drawn: dict[str, Chart]) -> Section:
     ]
     columns = (
         "",
-        "Requirement",
+        "In the search" if run.is_judged_elsewhere else "Requirement",
         "Asked",
         "Speed-up",
         "Latency",

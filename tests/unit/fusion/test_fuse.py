@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fupruner.errors import InputError, NotEquivalentError
-from fupruner.fusion import engine
+from fupruner.fusion import engine, proof
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.fusion.rule import Context, Match, Refuse, Rule
 from fupruner.fusion.rules import ORDER, select
@@ -148,13 +148,13 @@ def test_a_rule_that_does_not_hold_is_undone_and_reported() -> None:
 
 def test_a_network_that_changed_as_a_whole_is_caught_at_the_end() -> None:
     with pytest.raises(NotEquivalentError, match="Fusion changed the network"):
-        engine._check(*_twisted(trace(network(), X)), (X,))
+        proof.prove(*_twisted(trace(network(), X)), (X,))
 
 
 def test_a_whole_that_differs_although_every_rewrite_held_is_undone_and_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checked = engine._error
+    checked = proof._error
 
     def aggressive_fails(given: fx.GraphModule, x: tuple[Tensor, ...], expected: Tensor, actual: Tensor) -> float:
         error = checked(given, x, expected, actual)
@@ -164,7 +164,7 @@ def test_a_whole_that_differs_although_every_rewrite_held_is_undone_and_reported
         return error
 
     failing: list[bool] = []
-    monkeypatch.setattr(engine, "_error", aggressive_fails)
+    monkeypatch.setattr(proof, "_error", aggressive_fails)
     traced = trace(network(), X)
     graph, log = fuse_graph(traced, (X,), "aggressive")
     assert kinds(graph)["add"] == 1
@@ -182,7 +182,7 @@ def test_the_whole_is_proved_on_inputs_of_the_users_own_too() -> None:
 
 
 def test_a_network_of_very_many_weights_is_proved_on_one_input_of_odd_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "HEAVY", 10)
+    monkeypatch.setattr(proof, "HEAVY", 10)
     _, log = fuse_graph(trace(network().float(), X.float()), (X.float(),), "aggressive")
     assert log.checked_inputs == ("2x4x10x9",)
 
