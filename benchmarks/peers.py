@@ -50,6 +50,8 @@ STEPS = 60
 KEPT = 3
 """Settings, the best ones at ``FIRST``, that are tried at other speed-ups."""
 FIRST = 2.0
+LEARNS = {"maps": (), "logits": VARIANTS["distillation=logits only"], "labels": VARIANTS["distillation=off"]}
+"""What ours is told so that it learns as the others of a row do."""
 SHARES = [round(0.05 * i, 2) for i in range(20, 3, -1)]
 NOT_COMPARED = {
     "TinyNN": "TinyNeuralNetwork is not on PyPI; the package named tinynn there is another project, without pruning",
@@ -162,9 +164,11 @@ def measure(bench: Bench, results: Results, method: str, learns: str, value: flo
     epochs, seed = bench.options.epochs, bench.options.seed
     file = bench.folder / f"{bench.name}-{method}-{learns}-{value}-s{seed}.onnx"
     if method.startswith(OURS):
-        folder = runs / f"{bench.name}-x{value}-e{epochs}-s{seed}{method.removeprefix(OURS)}"
+        taught = "" if learns == "maps" else f"-{learns}"
+        folder = runs / f"{bench.name}-x{value}-e{epochs}-s{seed}{method.removeprefix(OURS)}{taught}"
         more = ("--max-drop", "5.0", "--speedup", str(value), "--epochs", str(epochs), "--seed", str(seed))
         more += () if method == OURS else VARIANTS["decisions=one shot"]
+        more += LEARNS[learns]
         optimized(int(bench.name.removeprefix("resnet")), folder, *more)
         result = json.loads((folder / "result.json").read_text())
         final = result["final"]
