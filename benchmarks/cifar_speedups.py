@@ -4,8 +4,8 @@ Measured per row of ``rows``, n = 1 run each: top-1 accuracy before and after in
 the validation images that nothing looked at while training and on the half that may be looked at; the speed-up over the original as it
 ships (``measured`` in ONNX Runtime, one thread, batch 1, in turn with it; for devices ``estimated`` by their cost model, never
 measured there); multiply-adds and parameters. ``drop`` is over both halves, 5,000 images: its standard error is about half a point.
-The networks start from checkpoints that were adapted to these JPEG images (ResNet-32 and -44 here, in two epochs at rate 0.02, batch 256), and train
-with the defaults of ``fupruner optimize``.
+The networks start from checkpoints that were adapted to these JPEG images (ResNet-32 and -44 here: two epochs, rate 0.02, batch 256), and
+train with the defaults of ``fupruner optimize``.
 ``fastest_within`` names, per network and target, the fastest network that loses at most so many points over all 5,000 images. ``fused``
 has the networks as each level of fusion alone leaves them, which costs no accuracy; their latencies are predictions of the cost model.
 
