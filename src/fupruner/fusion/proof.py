@@ -65,7 +65,7 @@ def _outputs(given: fx.GraphModule, inputs: Sequence[check.Inputs]) -> list[Any]
         if isinstance(output, Exception):
             raise InputError(
                 f"The network does not run in float64, in which rewrites are proved, on an input {shape}: {_first_line(output)}",
-                hint="An operator in it creates tensors of a fixed precision. Fuse the part of the network without it.",
+                hint="Fuse the part of the network without the operator that refuses it.",
             )
         if check.has_nan(output):
             raise InputError(

@@ -237,4 +237,11 @@ class _Run:
         elif node.op == "get_attr":
             self.known[node] = called
         else:
-            self.known[node] = called(*args, **kwargs)
+            self.known[node] = _raised(called(*args, **kwargs))
+
+
+def _raised(value: Any) -> Any:
+    """What a layer gave, in double precision: operators that make tensors of a fixed precision (position codes) do not ask."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    return type(value)(map(_raised, value)) if type(value) in (tuple, list) else value
