@@ -113,18 +113,20 @@ def facts(asked: Asked, seed: int, folder: Path) -> dict[str, Any]:
     )
     before, after = result["baseline"], result["final"]
     held, searched = before["accuracy"] - after["accuracy"], judged["searched_baseline"] - judged["searched_final"]
-    told = {fact["name"]: [None, fact["value"]] for fact in shipped["after"] if "stages" in fact["name"]}
-    for fact in shipped["before"]:
-        if fact["name"] in told:
-            told[fact["name"]][0] = fact["value"]
-    return {
+    row = {
         "network": f"resnet{asked.depth}", "target": asked.target, "ships": result["precision"], "asked": asked.speedup, "seed": seed,
         "epochs": result["epochs"], "speedup": round(result["speedup"], 3), "drop": round((held + searched) / 2, 2),
         "drop_held_out": round(held, 2), "drop_searched": round(searched, 2), "accuracy_before": before["accuracy"],
-        "accuracy_after": after["accuracy"], "latency_ms": [round(side["latency_ms"], 3) for side in (before, after)],
-        "grade": after["latency_grade"], "macs": [before["macs"], after["macs"]], "params": [before["params"], after["params"]],
-        "stages": told, "seconds": round(result["seconds"]), "hardware": result["hardware"],
+        "accuracy_after": after["accuracy"], "grade": after["latency_grade"],
     }  # fmt: skip
+    for side, figures in (("before", before), ("after", after)):
+        row |= {
+            f"ms_{side}": round(figures["latency_ms"], 4),
+            f"macs_{side}": figures["macs"],
+            f"params_{side}": figures["params"],
+        }
+        row |= {f"{fact['name']}, {side}": fact["value"] for fact in shipped[side] if "stages" in fact["name"]}
+    return row | {"seconds": round(result["seconds"]), "hardware": result["hardware"]}
 
 
 def fused() -> Iterator[dict[str, Any]]:
@@ -155,7 +157,7 @@ def fastest_within(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for points in REQUIREMENTS:
             speeds = [each["speedup"] for each in found if each["drop"] <= points]
             row[f"within_{points:g}_points"] = max(speeds, default=None)
-        yield row | {"tried": sorted(each["speedup"] for each in found)}
+        yield row | {"tried": ", ".join(str(speedup) for speedup in sorted(each["speedup"] for each in found))}
 
 
 def main() -> None:
