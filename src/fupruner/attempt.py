@@ -205,7 +205,7 @@ def _fused(setting: Setting, pruning: DynamicPruning, slimmed: fx.GraphModule) -
 def _speedup(setting: Setting, pruning: DynamicPruning, module: fx.GraphModule) -> float:
     """Measured speed-up of a network against the baseline; where it ships with fewer operators, that form is timed."""
     moves = pruning.plan.record.moves if pruning.plan is not None else ()
-    if pruning.network.shortcuts or any(move.kind == "activation" for move in moves):
+    if pruning.network.shortcuts or any(move.kind != "channels" for move in moves):
         module, _ = _fused(setting, pruning, module)
     return measured_speedup(
         setting.target, setting.baseline_file, module, setting.example_inputs, threads=setting.options.threads

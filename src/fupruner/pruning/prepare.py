@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from fupruner.errors import InputError
 from fupruner.fusion.fuse import adds_into_filters, fuse_graph
+from fupruner.fusion.rules.clean_up import RemoveNoOp
 from fupruner.graph import shapes
 from fupruner.graph.cost import is_add
 from fupruner.graph.layer_shape import LayerShape
@@ -78,9 +79,12 @@ def fuse_as_planned(
         network: its gates are as they were when it was cut.
         slimmed: what was cut from it; shortcuts with gates become filters however much their blocks grow by it.
         inputs: tensors, batch first.
-        level: of fusion.
+        level: of fusion; at ``none`` too what pruning has left idle goes, such as the activation behind a closed branch.
         cost_model: of the target, for ``auto``.
     """
+    if level == "none":
+        fused, log = fuse_graph(slimmed, inputs, "basic", only=(RemoveNoOp.name,))
+        return fused, log.model_copy(update={"level": level})
     adds = {node.name for node in slimmed.graph.nodes if is_add(node)}
     planned = [shortcut for shortcut, _ in network.shortcuts if shortcut.branch.add.name in adds]
     keep = {s.branch.add.name: range(len(s.group.units)) for s in planned}
