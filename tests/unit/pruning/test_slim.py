@@ -5,7 +5,10 @@ import torch
 from fupruner.errors import FuPrunerError
 from fupruner.graph import check
 from fupruner.pruning.gates import GatedNetwork, insert_gates
+from fupruner.pruning.prepare import fuse_as_planned
 from fupruner.pruning.slim import slim
+from fupruner.targets.registry import get_target
+from helpers import assert_same_function, kinds
 from unit.pruning import nets
 
 
@@ -159,3 +162,16 @@ def test_a_closed_branch_may_be_added_to_another_one() -> None:
     assert (
         check.largest_error(network.graph_module, small, [inputs((3, 8, 8))], torch.float64) < check.FLOAT64_TOLERANCE
     )
+
+
+def test_an_activation_that_a_closed_branch_leaves_idle_does_not_ship() -> None:
+    network = nets.gated(nets.Residual(), 3, 8, 8)
+    close(network, 0.5, branches=(network.branches[0][0].name,))
+    x = torch.randn(2, 3, 8, 8)
+    small = slim(network, (x,))
+    shipped, log = fuse_as_planned(network, small, (x,), "none", get_target("cpu").cost_model())
+    assert kinds(shipped)["ReLU"] == kinds(small)["ReLU"] - 1
+    assert kinds(shipped)["BatchNorm2d"] == kinds(small)["BatchNorm2d"] == 2
+    assert log.level == "none"
+    assert [fired.rule for fired in log.fired] == ["remove-no-op"]
+    assert_same_function(small, shipped, x)
