@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from fupruner.errors import InputError, NotEquivalentError
 from fupruner.graph import check, edit
-from fupruner.graph.precision import run_double
+from fupruner.graph.precision import in_double, run_double
 
 HEAVY = 300_000_000
 """Weights from which on a network as a whole is compared on one random input, of odd size, instead of two: each takes seconds."""
@@ -57,7 +57,7 @@ def _outputs(given: fx.GraphModule, inputs: Sequence[check.Inputs]) -> list[Any]
     """Outputs in float64 for inputs that the network has to take.
 
     Raises:
-        InputError: it insists on another precision, or gives no numbers.
+        InputError: it does not run, or gives no numbers.
     """
     outputs = run_double(given, inputs)
     for x, output in zip(inputs, outputs, strict=True):
@@ -93,7 +93,7 @@ def _error(given: fx.GraphModule, probe: check.Inputs, expected: Any, actual: An
     error = check.relative_error(expected, actual)
     if error <= check.FLOAT64_TOLERANCE:
         return error
-    if error <= _NOISE * check.rounding_noise(edit.clone(given, torch.float64), _double(probe), expected):
+    if error <= _NOISE * check.rounding_noise(edit.clone(given, torch.float64), in_double(probe), expected):
         return error
     raise NotEquivalentError(f"Fusion changed the network: outputs differ by {error:.3g} (relative, float64).")
 
@@ -119,7 +119,3 @@ def rounding_error(given: fx.GraphModule, fused: fx.GraphModule, probe: check.In
     raise NotEquivalentError(
         f"Rounding the fused weights changed the network: outputs differ by {error:.3g} (float32)."
     )
-
-
-def _double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.double() if x.is_floating_point() else x for x in inputs)

@@ -201,7 +201,7 @@ def _called(graph_module: fx.GraphModule, node: fx.Node, scratch: _Scratch) -> A
         return scratch.in_double(edit.layer_at(graph_module, str(node.target)))
     if node.op == "get_attr":
         value = edit.get_attribute(graph_module, str(node.target))
-        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        return in_double(value)
     return node.target
 
 
@@ -209,7 +209,7 @@ class _Run:
     """One input on its way through a graph."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.rest = [x.double() if x.is_floating_point() else x for x in inputs]
+        self.rest = list(in_double(inputs))
         self.known: dict[fx.Node, Any] = {}
         self.result: Any = None
         self.failed = False
@@ -237,11 +237,11 @@ class _Run:
         elif node.op == "get_attr":
             self.known[node] = called
         else:
-            self.known[node] = _raised(called(*args, **kwargs))
+            self.known[node] = in_double(called(*args, **kwargs))
 
 
-def _raised(value: Any) -> Any:
-    """What a layer gave, in double precision: operators that make tensors of a fixed precision (position codes) do not ask."""
+def in_double(value: Any) -> Any:
+    """Tensors, or what a layer gave, in double precision: operators that make tensors of a fixed precision (position codes) do not ask."""
     if isinstance(value, Tensor):
         return value.double() if value.is_floating_point() else value
-    return type(value)(map(_raised, value)) if type(value) in (tuple, list) else value
+    return type(value)(map(in_double, value)) if type(value) in (tuple, list) else value

@@ -11,6 +11,7 @@ from fupruner.errors import InputError
 from fupruner.pruning.dynamic import DynamicPruning
 from fupruner.pruning.plan import GatePlan
 from fupruner.pruning.slim import slim
+from fupruner.pruning.verify import LEAST
 
 TOLERANCE = 0.97
 """A slimmed network whose measured speed-up is below this share of the asked one is planned again."""
@@ -18,8 +19,6 @@ WASTE = 1.08
 """So is one above this share: it closes more than it has to."""
 CORRECTIONS = 2
 """How often; each takes a plan and a comparison."""
-LEAST = 1.001
-"""A plan is for more than what there is."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Scores of single gates do not add up: what a closed branch costs is measured with everything else in place, and much of it the
 layers around it can make up for, while many channels, each cheap alone, are dear together. So a few plans that differ in what
 branches weigh against channels are judged as a whole: each is cut for real, what is left makes up for it by least squares
-(``compensate``), and the loss on other calibration images decides. On the images that the squares were taken on the deepest cuts
-look best, because there are the most weights left to fit with.
+(``compensate``), and the loss on other calibration images decides: on the same ones every plan looks better than
+it is, and another one looks best.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEIGHTS = (1.0, 0.6, 0.35, 0.2, 0.1)
 IMAGES = 256
 """Calibration images that what is left of a plan is fitted on."""
 JUDGED = 512
-"""Further ones that it is judged on: with fewer, chance decides between plans."""
+"""Further ones that it is judged on."""
 
 
 def best_weight(

@@ -24,6 +24,8 @@ AIM = 0.01
 WASTE = 0.15
 """A measured speed-up that lies this share above the asked one is worth another plan, which closes less."""
 ROUNDS = 5
+LEAST = 1.001
+"""The smallest speed-up that a plan can be made for: more than what there is."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def verified_plan(
 def _plan(planner: Planner, importance: Importance, asked: float) -> GatePlan:
     """The plan for a speed-up, or the fastest there is."""
     try:
-        return planner.for_speedup(importance, max(asked, 1.001))
+        return planner.for_speedup(importance, max(asked, LEAST))
     except InputError:
         return planner.fastest(importance)
 

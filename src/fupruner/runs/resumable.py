@@ -106,15 +106,15 @@ class Trainer:
                 )  # fmt: skip
                 if restored is None or not restored.is_final:
                     watch.write(module, stop)
-        except DivergedError as error:
-            placed = self._with_place(error)
-            self._enter(watch, diverged=[placed.args[0], placed.hint])
         except TrainingError as error:
-            raise self._with_place(error) from None
+            placed = self._with_place(error)
+            if isinstance(placed, DivergedError):
+                self._enter(watch, diverged=[str(placed.args[0]), placed.hint])
+            raise placed from None
         finally:
             self._training = False
         watch.stop_if_asked()
-        self._enter(watch)
+        _require_end(self._enter(watch))
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -128,10 +128,10 @@ class Trainer:
                 self._anchors.add(phase - 1)
         return phase
 
-    def _enter(self, watch: _Watch, **more: list[str]) -> None:
-        """Enter the end of a phase in the journal, whether it came to the end of its steps or not."""
+    def _enter(self, watch: _Watch, **more: list[str]) -> Any:
+        """Enter the end of a phase in the journal, whether it came to the end of its steps or not; the entry that is there."""
         epochs = [asdict(result) for result in watch.epochs]
-        _require_end(self.journal.once("phase", lambda: {"network": watch.network, "epochs": epochs, **more}))
+        return self.journal.once("phase", lambda: {"network": watch.network, "epochs": epochs, **more})
 
     def _pass_over(self, module: nn.Module, phase: int, on_epoch: Sequence[OnEpoch]) -> None:
         """Report a phase that is over; its network gets the weights that it had then, if they are still there."""
