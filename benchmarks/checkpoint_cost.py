@@ -30,7 +30,8 @@ from fupruner.models.cifar_resnet import resnet20
 from fupruner.options import Options
 from fupruner.runs.checkpoints import Checkpoint, Checkpoints
 from fupruner.runs.resumable import SHARE
-from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.loop import train_steps
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.schedule import Schedule
 
 

@@ -26,7 +26,7 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
-from fupruner.options import Options
+from fupruner.options import OptimizerName, Options
 from fupruner.pruning.gates import insert_gates
 from fupruner.pruning.hints import folded_teacher, hints
 from fupruner.pruning.importance import l2
@@ -77,17 +77,18 @@ class Bench:
 
     Args:
         depth: of the CIFAR residual network.
-        epochs: of a full training; all other options are the defaults of ``fupruner optimize``.
+        epochs: of a full training; all other options but the optimizer are the defaults of ``fupruner optimize``.
         folder: where files are kept.
+        optimizer: of all trainings, in ours that of recovery.
     """
 
     inputs = (torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
 
-    def __init__(self, depth: int, epochs: int, seed: int, folder: Path) -> None:
+    def __init__(self, depth: int, epochs: int, seed: int, folder: Path, optimizer: OptimizerName) -> None:
         weights = DATA / "checkpoints" / f"cifar10_jpeg_resnet{depth}.safetensors"
         loaded = load_model(f"fupruner:resnet{depth}", weights=weights)
         self.name, self.model = f"resnet{depth}", loaded.module.eval()
-        self.options, self.folder = Options(epochs=epochs, seed=seed), folder
+        self.options, self.folder = Options(epochs=epochs, seed=seed, optimizer=optimizer), folder
         images = load_data(str(DATA / "cifar10" / "jpeg"), image_shape=(3, 32, 32), mean=loaded.mean, std=loaded.std)
         self.task, self.target = labelled_images(images, self.options), get_target("cpu")
         self.graph = trace(self.model, self.inputs)
@@ -198,6 +199,7 @@ class Bench:
             weight_decay=options.weight_decay, precision=options.precision, seed=options.seed,
             teacher=None if learns == "labels" else folded_teacher(self.graph, self.inputs),
             hints=narrow.hints if learns == "maps" else None, hint_weight=options.distill_features,
+            optimizer=options.optimizer,
         )  # fmt: skip
         train_steps(narrow.graph, self.task, schedule, recipe=recipe)
         return narrow.graph

@@ -5,7 +5,8 @@ on all 5,000 validation images (standard error about half a point; less between 
 unpruned network in ONNX Runtime, one thread, batch 1, in turn with it; the median of three such comparisons, ``spread`` is their range.
 All networks ship with norms folded. n = 1 training per row, seed 0.
 
-Methods. All train for the same number of steps, with the same batches, augmentation, optimizer, learning rates and weight decay.
+Methods. All train for the same number of steps, with the same batches, augmentation, learning rates, weight decay and optimizer: momentum
+alone unless ``--optimizer muon`` is given, whose results need a file of their own (--out).
 ``fupruner``: ``fupruner optimize`` with its defaults; the steps in which it prunes are part of its steps. ``fupruner-one-shot``: the same,
 but all gates are decided before the first step.
 ``torch-pruning`` 1.6.1: one shot, then all the steps. Zero-padded shortcuts are equivalent 1x1 convolutions there, since it cannot cut
@@ -33,7 +34,7 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from ablation import VARIANTS
@@ -43,6 +44,7 @@ from peer_networks import SETTINGS, Bench, Setting, smallest, timed
 from prune_oneshot import ENOUGH
 
 from fupruner.finish import hardware
+from fupruner.options import OptimizerName
 
 OURS = "fupruner"
 STEPS = 60
@@ -62,8 +64,10 @@ Row = dict[str, Any]
 class Results:
     """The file of results: read before and written after every change, so that two runs can fill it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, optimizer: str) -> None:
+        self.path, self.optimizer = path, optimizer
+        if self.read().get("optimizer", optimizer) != optimizer:
+            raise SystemExit(f"{path} has results of another optimizer.")
 
     def read(self) -> dict[str, Any]:
         """All that is there."""
@@ -85,6 +89,7 @@ class Results:
 
     def _write(self, found: dict[str, Any]) -> None:
         facts = {"hardware": hardware(), "torch": torch.__version__, "threads": 1, "images": 5000}
+        facts["optimizer"] = self.optimizer
         order = ("baselines", "speedup_at_equal_accuracy", "points_higher_at_equal_speedup", "rows", "search")
         found["rows"].sort(key=lambda r: (r["network"], r["method"], r["learns"], r["speedup"]))
         found |= summary(found["rows"], found["baselines"], OURS)
@@ -168,7 +173,7 @@ def measure(bench: Bench, results: Results, method: str, learns: str, value: flo
         folder = runs / f"{bench.name}-x{value}-e{epochs}-s{seed}{method.removeprefix(OURS)}{taught}"
         more = ("--max-drop", "5.0", "--speedup", str(value), "--epochs", str(epochs), "--seed", str(seed))
         more += () if method == OURS else VARIANTS["decisions=one shot"]
-        more += LEARNS[learns]
+        more += LEARNS[learns] + ("--set", f"optimizer={bench.options.optimizer}")
         optimized(int(bench.name.removeprefix("resnet")), folder, *more)
         result = json.loads((folder / "result.json").read_text())
         final = result["final"]
@@ -192,13 +197,15 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="sgd")
     parser.add_argument("--search", nargs="+", type=float, default=[], metavar="SPEEDUP")
     parser.add_argument("--rows", nargs="+", default=[], metavar="METHOD[:LEARNS]@VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results, bench = Results(options.out), Bench(options.depth, options.epochs, options.seed, options.runs / "files")
+    results = Results(options.out, options.optimizer)
+    bench = Bench(options.depth, options.epochs, options.seed, options.runs / "files", options.optimizer)
     if bench.name not in results.read()["baselines"]:
         results.baseline(bench.name, bench.accuracy(bench.baseline))
     before = results.read()["baselines"][bench.name]

@@ -27,7 +27,8 @@ from fupruner.finish import hardware
 from fupruner.models.cifar_resnet import resnet20
 from fupruner.training.data import ImageData, Split
 from fupruner.training.distill import distilled, frozen_copy
-from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.loop import train_steps
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe, supported
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Classification

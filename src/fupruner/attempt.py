@@ -31,7 +31,7 @@ from fupruner.runs.resumable import Trainer
 from fupruner.runs.scalars import FOLDER, Scalars
 from fupruner.targets.base import Target
 from fupruner.training.features import Hints
-from fupruner.training.loop import make_optimizer
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
@@ -182,7 +182,7 @@ def _train(
     recipe = Recipe(
         weight_decay=options.weight_decay, precision=options.precision, seed=options.seed,
         teacher=setting.teacher if options.distill else None, hints=learnt if options.distill_features else None,
-        hint_weight=options.distill_features, ema=options.ema if log.stage == "recover" else 0.0,
+        hint_weight=options.distill_features, ema=options.ema if log.stage == "recover" else 0.0, optimizer=options.optimizer,
     )  # fmt: skip
     setting.trainer.train(
         module, setting.task, _schedule(options, total), start=start, stop=stop, recipe=recipe,

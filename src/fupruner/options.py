@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fupruner.errors import InputError
 
 FusionLevel = Literal["none", "basic", "aggressive", "auto"]
+OptimizerName = Literal["muon", "sgd"]
 ImportanceName = Literal["fisher", "taylor", "l1", "l2", "geometric-median", "bn-scale", "random"]
 
 
@@ -44,7 +45,10 @@ class Options(BaseModel):
         description="Share of the steps in which the learning rate rises to its peak; without it, as long as gates move.",
         examples=[0.05],
     )
-    weight_decay: float = Field(5e-4, ge=0, description="Weight decay of convolutions and linear layers.")
+    optimizer: OptimizerName = Field(
+        "muon", description="Of recovery: muon turns the steps of dense kernels, sgd is momentum alone."
+    )
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay of kernels and matrices that sgd trains.")
     augment: Literal["auto", "none", "light", "standard", "strong", "shift"] = Field(
         "auto", description="How training images are varied; auto: what suits the images, lightly in short schedules."
     )

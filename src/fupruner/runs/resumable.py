@@ -22,8 +22,9 @@ from fupruner.runs.interrupts import Interrupts
 from fupruner.runs.journal import Journal
 from fupruner.runs.recorded import unrecorded
 from fupruner.training.average import Average
-from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.loop import train_steps
 from fupruner.training.meter import EpochResult, OnEpoch, OnStep, StepResult
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Task
@@ -82,7 +83,8 @@ class Trainer:
             KeyboardInterrupt: the user asked to stop; the state is saved.
         """
         phase, task = self._count(module), unrecorded(task)
-        optimizer, average = optimizer or make_optimizer(module, recipe.weight_decay), Average(module, recipe.ema)
+        optimizer = optimizer or make_optimizer(module, recipe.weight_decay, recipe.optimizer)
+        average = Average(module, recipe.ema)
         watch = _Watch(self, optimizer, average, phase, stop, task.steps_per_epoch)
         restored = self._restored
         if restored is not None and phase < restored.phase:

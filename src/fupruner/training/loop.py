@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-from fupruner.errors import DivergedError, InputError
+from fupruner.errors import DivergedError
 from fupruner.training.average import Average
 from fupruner.training.learner import learning
 from fupruner.training.meter import EpochResult, Meter, OnEpoch, OnStep, StepResult
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.parallel import World
 from fupruner.training.recipe import Precision, Recipe
 from fupruner.training.schedule import Schedule
@@ -61,7 +62,7 @@ def train_steps(
         start: first step.
         stop: step before which to stop; the schedule's end if None.
         recipe: how it learns.
-        optimizer: state to go on with, see :func:`make_optimizer`; a fresh one if None.
+        optimizer: state to go on with; a fresh one, see :func:`~fupruner.training.optimizers.make_optimizer`, if None.
         average: likewise.
         world: processes that train together, each on its part of every batch; this one alone if None.
         on_step: called after each step with its result and the model.
@@ -73,7 +74,7 @@ def train_steps(
         TrainingError: a batch cannot be had.
     """
     stop, world = schedule.steps if stop is None else stop, world or World()
-    optimizer = optimizer or make_optimizer(model, recipe.weight_decay)
+    optimizer = optimizer or make_optimizer(model, recipe.weight_decay, recipe.optimizer)
     average = average or Average(model, recipe.ema)
     diary = _Diary(model, task, schedule, average, on_step, on_epoch)
     with learning(model, task, optimizer, recipe, world) as learn:
@@ -83,22 +84,6 @@ def train_steps(
     if stop >= schedule.steps:
         average.settle(model)
     return diary.epochs
-
-
-def make_optimizer(model: nn.Module, weight_decay: float) -> SGD:
-    """Nesterov momentum 0.9 over all parameters that require gradients; only matrices and kernels decay.
-
-    Raises:
-        InputError: there are none.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise InputError("The model has no parameter that requires a gradient, so there is nothing to train.")
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return SGD([group for group in groups if group["params"]], lr=0.0, momentum=0.9, nesterov=True)
 
 
 class _Diary:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fupruner.options import OptimizerName
 from fupruner.training.distill import FEATURE_WEIGHT
 from fupruner.training.features import Hints
 
@@ -26,6 +27,7 @@ class Recipe:
         hints: layers whose maps are learnt from the teacher too, see ``training.features``; without a teacher of no effect.
         hint_weight: of the maps' distance in the loss.
         ema: decay of the average over the weights of all steps that is judged and kept, see ``training.average``; 0 for none.
+        optimizer: name of a fresh one, see ``training.optimizers``.
     """
 
     weight_decay: float = 5e-4
@@ -35,6 +37,7 @@ class Recipe:
     hints: Hints | None = None
     hint_weight: float = FEATURE_WEIGHT
     ema: float = 0.0
+    optimizer: OptimizerName = "sgd"
 
 
 def supported(precision: Precision) -> Precision:

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from fupruner.errors import InputError, TrainingError
 from fupruner.records import Metric
 from fupruner.training.custom import CustomTask
-from fupruner.training.loop import make_optimizer, train_steps
+from fupruner.training.loop import train_steps
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
 

@@ -14,8 +14,9 @@ from fupruner.errors import InputError, TrainingError
 from fupruner.models.resolve import load_model
 from fupruner.training.average import Average
 from fupruner.training.data import ImageData, load_data
-from fupruner.training.loop import make_optimizer, train, train_steps
+from fupruner.training.loop import train, train_steps
 from fupruner.training.meter import EpochResult
+from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe, supported
 from fupruner.training.schedule import Schedule
 from fupruner.training.task import Classification
@@ -209,15 +210,6 @@ def test_loss_that_is_no_number_stops_and_puts_the_epoch_back(task):
     assert "Lower the learning rate" in str(caught.value)
     assert same_state(model, at_epoch[0])
     assert model[0].weight.is_contiguous()
-
-
-def test_only_matrices_and_kernels_decay():
-    model = small_net()
-    groups = make_optimizer(model, 0.1).param_groups
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
-    assert {name: decay[id(parameter)] for name, parameter in model.named_parameters()} == {
-        "0.weight": 0.1, "0.bias": 0, "1.weight": 0, "1.bias": 0, "5.weight": 0.1, "5.bias": 0,
-    }  # fmt: skip
 
 
 def test_frozen_parameters_stay_and_a_frozen_model_is_refused(task):
