@@ -64,7 +64,7 @@ class Options(BaseModel):
     distill_features: float = Field(
         5.0,
         ge=0,
-        description="Weight of learning from the original's feature maps at the end of each stage; 0 for none.",
+        description="Weight, falling to 0, of learning the original's feature maps at the end of each stage; 0 for none.",
     )
     compensate: bool = Field(
         True, description="Before recovery, let what is left take over what was cut, by least squares."

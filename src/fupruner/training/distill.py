@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,12 @@ from fupruner.training.task import Predict, Task
 SOFT_SHARE = 0.9
 FEATURE_WEIGHT = 5.0
 
-Objective = Callable[[Predict, Any], Tensor]
-"""From a model and a batch to the scalar that training minimises."""
+
+class Objective(Protocol):
+    """What training minimises."""
+
+    def __call__(self, model: Predict, batch: Any, left: float = 1.0) -> Tensor:
+        """A scalar, from a batch and the share of the training that is still to come."""
 
 
 def distilled(
@@ -35,10 +38,11 @@ def distilled(
         teacher: see :func:`frozen_copy`.
         soft_share: weight of the soft part; the hard part has the rest.
         features: distance of the maps of the forward pass just made; none if None.
-        feature_weight: what it is multiplied by before it is added.
+        feature_weight: what it is multiplied by at first before it is added. It falls in a straight line to 0 at the end: maps
+            tell most while much is broken, and later they keep a smaller network from going about it in its own way.
     """
 
-    def objective(model: Predict, batch: Any) -> Tensor:
+    def objective(model: Predict, batch: Any, left: float = 1.0) -> Tensor:
         outputs: list[Any] = []
 
         def recorded(inputs: Tensor) -> Any:
@@ -50,7 +54,7 @@ def distilled(
             target = teacher(task.inputs(batch))
         soft = task.distance(lay_flat(outputs[0]), lay_flat(target))
         loss = soft_share * soft + (1 - soft_share) * hard
-        return loss if features is None else loss + feature_weight * features()
+        return loss if features is None else loss + left * feature_weight * features()
 
     return objective
 

@@ -22,8 +22,9 @@ from fupruner.training.stream import part_of
 from fupruner.training.synchronised import synchronised_norms
 from fupruner.training.task import Predict, Task
 
-Learn = Callable[[Any, float], float]
-"""From a batch and a learning rate to the loss of the whole batch; where that is not finite, the weights stay."""
+Learn = Callable[[Any, float, float], float]
+"""From a batch, a learning rate and the share of the training that is left to the loss of the whole batch; where that is not
+finite, the weights stay."""
 
 
 @contextmanager
@@ -37,11 +38,11 @@ def learning(model: nn.Module, task: Task, optimizer: Optimizer, recipe: Recipe,
         torch.random.fork_rng(),
     ):
 
-        def learn(batch: Any, rate: float) -> float:
+        def learn(batch: Any, rate: float, left: float) -> float:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             part, share = part_of(batch, task, world)
-            return _step(fabric, stepper, objective(wrapped, fabric.to_device(part)), world, share)
+            return _step(fabric, stepper, objective(wrapped, fabric.to_device(part), left), world, share)
 
         yield learn
 
@@ -97,7 +98,7 @@ def _move_state(optimizer: Optimizer, device: torch.device) -> None:
 def _objective(fabric: Fabric, task: Task, model: nn.Module, recipe: Recipe) -> Iterator[Objective]:
     """What training minimises: the task's loss, mixed with the distance from the teacher where there is one."""
     if recipe.teacher is None:
-        yield task.loss
+        yield lambda model, batch, left=1.0: task.loss(model, batch)
         return
     copied, hints = frozen_copy(recipe.teacher, fabric.device), recipe.hints or {}
     with recorded(model, hints) as own, recorded(copied, hints) as taught:

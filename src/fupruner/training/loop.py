@@ -80,7 +80,7 @@ def train_steps(
     with learning(model, task, optimizer, recipe, world) as learn:
         for step, batch in stream(task, start, stop):
             torch.manual_seed(mix(recipe.seed, step))
-            diary.step(step, learn(batch, schedule.learning_rate(step)), len(task.inputs(batch)))
+            diary.step(step, learn(batch, schedule.learning_rate(step), schedule.left(step)), len(task.inputs(batch)))
     if stop >= schedule.steps:
         average.settle(model)
     return diary.epochs

@@ -25,7 +25,7 @@ class Recipe:
         seed: of dropout; order and augmentation have the task's.
         teacher: a network of the same outputs to learn from as well; it is not changed.
         hints: layers whose maps are learnt from the teacher too, see ``training.features``; without a teacher of no effect.
-        hint_weight: of the maps' distance in the loss.
+        hint_weight: of the maps' distance in the loss at first, see ``training.distill``.
         ema: decay of the average over the weights of all steps that is judged and kept, see ``training.average``; 0 for none.
         optimizer: name of a fresh one, see ``training.optimizers``.
     """

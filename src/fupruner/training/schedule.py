@@ -25,6 +25,10 @@ class Schedule:
         """A schedule of so many steps, of which a share warms up."""
         return cls(peak, steps, round(steps * warmup_share))
 
+    def left(self, step: int) -> float:
+        """Share of the training that is still to come before a step: 1 at first, 0 from the end on."""
+        return max(0.0, 1 - step / self.steps)
+
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0 over the whole training."""
         if step < self.warmup:

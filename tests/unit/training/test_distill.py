@@ -57,6 +57,17 @@ def test_objective_mixes_both_parts_and_calls_each_network_once():
     assert teacher[1].weight.grad is None
 
 
+def test_maps_count_less_the_less_of_the_training_is_left():
+    task = Classification(load_data("digits"), batch_size=8)
+    batch = next(iter(task.train_batches(0)))
+    student, teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    maps = torch.tensor(3.0)
+    with_maps = distilled(task, teacher, features=lambda: maps, feature_weight=2.0)
+    without = distilled(task, teacher)(student, batch)
+    for left in (1.0, 0.25, 0.0):
+        torch.testing.assert_close(with_maps(student, batch, left), without + 6.0 * left)
+
+
 def test_frozen_copy_shares_nothing_with_the_teacher():
     teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     copied = frozen_copy(teacher, "cpu")

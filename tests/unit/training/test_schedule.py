@@ -26,3 +26,8 @@ def test_rate_stays_zero_after_the_end():
 def test_warm_up_is_a_share_of_the_steps():
     assert Schedule.over(200, 0.1) == Schedule(0.1, 200, 10)
     assert Schedule.over(3, 0.1) == Schedule(0.1, 3, 0)
+
+
+def test_what_is_left_falls_from_all_to_nothing():
+    schedule = Schedule(0.1, 10)
+    assert [schedule.left(step) for step in (0, 5, 10, 11)] == [1.0, 0.5, 0.0, 0.0]
