@@ -34,6 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "distillation=logits only": ("--set", "distill_features=0"),
     "importance=random": ("--importance", "random"),
     "fusion=aggressive": ("--fusion", "aggressive"),
+    "optimizer=sgd": ("--set", "optimizer=sgd"),
     "fusion=basic": ("--fusion", "basic"),
     "importance=taylor": ("--importance", "taylor"),
     "seed=1": ("--seed", "1"),

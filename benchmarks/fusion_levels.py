@@ -2,10 +2,11 @@
 
 For each target, level and asked speed-up: the plan that ``optimize`` would make first (Fisher scores on 1,024 training images,
 branches weighed jointly), cut, compensated by least squares on 512 training images, and fused at that level. Given are the accuracy
-on the first 2,000 validation images before any training, the predicted speed-up over the unfused original, multiply-adds, Adds and
-identity filters of the fused network (of those that all gated shortcuts carried), and whole blocks that are gone. Nothing is timed: the
-costs of cpu are a table of layers timed on this machine, those of ncs2 are estimates, and macs counts multiply-adds. ``--epochs`` adds
-what ``optimize`` comes to after so many epochs, on all 5,000 validation images (the two halves together). One seed per row.
+on the first 2,000 validation images before any training, the predicted speed-up over the unfused original, multiply-adds (and those
+of the same function with its shortcuts as Adds), Adds and identity filters of the fused network (of those that all gated shortcuts
+carried), and whole blocks that are gone. Nothing is timed: the costs of cpu are a table of layers timed on this machine, those of ncs2
+are estimates, and macs counts multiply-adds. ``--epochs`` adds what ``optimize`` comes to after so many epochs, on all 5,000 validation
+images (the two halves together). One seed per row.
 
     python benchmarks/fusion_levels.py [--depth 20] [--targets cpu ncs2] [--levels none auto] [--speedups 1.5 2] [--epochs 1]
 """
@@ -70,7 +71,8 @@ def planned(graph: fx.GraphModule, task: Classification, target: Target, level: 
     widths = sum(n for name, n in plan.record.widths_after.items() if name != "linear")
     return {
         "predicted": plan.record.baseline_ms / plan.record.predicted_ms, "untrained": accuracy(fused, task), "macs": size.macs,
-        "adds": size.operators.get("add", 0), "identity_filters": convs - widths, "of": sum(plan.record.carried_before.values()),
+        "macs_with_adds": cost.figures(small).macs, "adds": size.operators.get("add", 0), "identity_filters": convs - widths,
+        "of": sum(plan.record.carried_before.values()),
         "blocks_gone": len(plan.closed_branches & {branch.name for branch, _ in network.branches}),
     }  # fmt: skip
 

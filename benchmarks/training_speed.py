@@ -3,7 +3,8 @@
 Method: the same network (ResNet-20, random weights), batch size, precision, optimizer and layout in both. The bare loop is given batches
 that lie ready in memory; ours draws, augments and normalises its own and reports each step. They take turns (A B A B ...), each turn a few
 steps; the ratio is taken turn by turn, from the processor's seconds (all threads), so that other work on the machine counts little.
-A second pair adds distillation: the bare loop then runs the teacher and the same loss.
+A second pair adds distillation: the bare loop then runs the teacher and the same loss. In a third, ours recovers as ``optimize`` does, with
+orthogonal steps (Muon), and the bare loop still has momentum alone.
 
     python benchmarks/training_speed.py [--turns 7] [--steps 12] [--threads 1] [--out benchmarks/results/training_speed.json]
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from fupruner.finish import hardware
 from fupruner.models.cifar_resnet import resnet20
+from fupruner.options import OptimizerName
 from fupruner.training.data import ImageData, Split
 from fupruner.training.distill import distilled, frozen_copy
 from fupruner.training.loop import train_steps
@@ -75,31 +77,34 @@ def bare(task: Classification, steps: int, precision: str, *, distill: bool) -> 
     return turn
 
 
-def ours(task: Classification, steps: int, precision: Any, *, distill: bool) -> Callable[[], float]:
+def ours(
+    task: Classification, steps: int, precision: Any, *, distill: bool, optimizer: OptimizerName
+) -> Callable[[], float]:
     """A turn of our loop: seconds per call."""
     model, teacher = resnet20(), resnet20()
-    optimizer = make_optimizer(model, 5e-4)
+    stepper = make_optimizer(model, 5e-4, optimizer)
     schedule = Schedule.over(task.steps_per_epoch, RATE)
     recipe = Recipe(precision=precision, teacher=teacher if distill else None)
 
     def turn() -> float:
         start = time.process_time()
-        train_steps(model, task, schedule, stop=steps, optimizer=optimizer, recipe=recipe)
+        train_steps(model, task, schedule, stop=steps, optimizer=stepper, recipe=recipe)
         return time.process_time() - start
 
     return turn
 
 
-def compare(task: Classification, turns: int, steps: int, *, distill: bool) -> dict[str, Any]:
+def compare(task: Classification, turns: int, steps: int, *, distill: bool, optimizer: OptimizerName) -> dict[str, Any]:
     """Interleaved turns of both loops."""
     precision = supported("bf16-mixed")
-    first, second = bare(task, steps, precision, distill=distill), ours(task, steps, precision, distill=distill)
+    first = bare(task, steps, precision, distill=distill)
+    second = ours(task, steps, precision, distill=distill, optimizer=optimizer)
     first(), second()  # kernels are chosen, memory is taken
     pairs = [(first(), second()) for _ in range(turns)]
     ratios = [a / b for a, b in pairs]
     images = BATCH * steps
     return {
-        "distillation": distill, "precision": precision, "turns": turns, "steps": steps,
+        "distillation": distill, "optimizer": optimizer, "precision": precision, "turns": turns, "steps": steps,
         "bare_images_per_second": images / statistics.median(a for a, _ in pairs),
         "our_images_per_second": images / statistics.median(b for _, b in pairs),
         "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
@@ -116,7 +121,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = made_up_images(BATCH * (options.steps + 1))
-    rows = [compare(task, options.turns, options.steps, distill=distill) for distill in (False, True)]
+    pairs: tuple[tuple[bool, OptimizerName], ...] = ((False, "sgd"), (True, "sgd"), (True, "muon"))
+    rows = [compare(task, options.turns, options.steps, distill=distill, optimizer=name) for distill, name in pairs]
     for row in rows:
         print(json.dumps(row))
     facts = {
