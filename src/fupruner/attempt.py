@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor, fx, nn
@@ -19,7 +20,7 @@ from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.hints import hints
 from fupruner.pruning.importance import Importance, criterion
-from fupruner.pruning.plan import Planner
+from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
@@ -110,7 +111,8 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     )
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
-    pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, network, planner))
+    loss = judge(setting, network)
+    pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, planner, loss), loss)
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
     log = _log(setting, pruning, number)
@@ -133,16 +135,19 @@ def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
     )
 
 
-def trader(setting: Setting, network: GatedNetwork, planner: Planner) -> Callable[[Importance, float], float]:
+def judge(setting: Setting, network: GatedNetwork) -> Callable[[GatePlan], float]:
+    """Loss of what a plan would leave of a network as it is now, see ``trade.compensated_loss``."""
+    loss, journal = cache(lambda: compensated_loss(network, setting.graph, setting.task)), setting.trainer.journal
+    return lambda plan: float(journal.once("loss of a plan", lambda: loss()(plan)))
+
+
+def trader(
+    setting: Setting, planner: Planner, loss: Callable[[GatePlan], float]
+) -> Callable[[Importance, float], float]:
     """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in an attempt."""
-
-    def weigh(importance: Importance, speedup: float) -> float:
-        loss = compensated_loss(network, setting.graph, setting.task)
-        return best_weight(planner, importance, speedup, loss)
-
     journal = setting.trainer.journal
     return lambda importance, speedup: float(
-        journal.once("weight", lambda: weigh(importance, speedup), everywhere=True)
+        journal.once("weight", lambda: best_weight(planner, importance, speedup, loss), everywhere=True)
     )
 
 

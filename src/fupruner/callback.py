@@ -24,6 +24,7 @@ from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.dynamic_state import restore, state_of
 from fupruner.pruning.gates import require_prunable
 from fupruner.pruning.importance import Importance, criterion
+from fupruner.pruning.plan import GatePlan
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
@@ -119,7 +120,7 @@ class PruningCallback:
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
         score = criterion(importance)
         self._pruning = DynamicPruning(
-            network, planner, lambda n: score(n, data, calibration_images), budget, self._trader(data)
+            network, planner, lambda n: score(n, data, calibration_images), budget, self._weigh, self._judge(data)
         )
         self.step, self.frozen = 0, False
         self.epochs: list[LoopEpoch] = []
@@ -233,17 +234,21 @@ class PruningCallback:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _trader(self, data: Calibration) -> Callable[[Importance, float], float]:
-        """What branches weigh against channels, decided by whole plans; evenly where the network takes several inputs."""
+    def _judge(self, data: Calibration) -> Callable[[GatePlan], float] | None:
+        """Loss of what a plan would leave; plans of a network that takes several inputs are not judged."""
+        if len(self.example_inputs) > 1:
+            return None
 
-        def weigh(importance: Importance, speedup: float) -> float:
-            if len(self.example_inputs) > 1:
-                return WEIGHTS[0]
+        def loss(plan: GatePlan) -> float:
             with self._on_cpu():
-                loss = compensated_loss(self._pruning.network, self.original, data)
-                return best_weight(self._pruning.planner, importance, speedup, loss)
+                return compensated_loss(self._pruning.network, self.original, data)(plan)
 
-        return weigh
+        return loss
+
+    def _weigh(self, importance: Importance, speedup: float) -> float:
+        """What branches weigh against channels, decided by whole plans; evenly where these are not judged."""
+        loss = self._pruning.judge
+        return WEIGHTS[0] if loss is None else best_weight(self._pruning.planner, importance, speedup, loss)
 
     def _decide(self, *, last: bool = False) -> Decision:
         deadline = self._pruning.schedule.deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fupruner.attempt import Setting, scorer, trader
+from fupruner.attempt import Setting, judge, scorer, trader
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import Example, example_tuple, trace
@@ -53,7 +53,7 @@ def preview(
     asked = options.speedup or FIRST
     importance = scorer(setting)(network)
     planner.for_speedup(importance, asked)  # refuse first what is out of reach
-    weight = trader(setting, network, planner)(importance, asked)
+    weight = trader(setting, planner, judge(setting, network))(importance, asked)
     plan = planner.for_speedup(weighted(importance, weight), asked).record
     return Preview(
         target=device.name, asked_speedup=asked, attempts=1 if options.speedup else options.attempts, epochs=options.epochs,

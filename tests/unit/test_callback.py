@@ -161,7 +161,8 @@ def test_a_loop_that_goes_on_from_a_checkpoint_comes_to_the_same_network(at, cut
     def begin(pruning: PruningCallback) -> torch.optim.Optimizer:
         return torch.optim.SGD(pruning.module.parameters(), 1e-3, momentum=0.9)
 
-    whole = callback()
+    model = nets.randomise(nets.Residual(64))
+    whole = callback(model)
     optimizer = begin(whole)
     train_on(whole, optimizer, at)
     if cut:
@@ -170,7 +171,7 @@ def test_a_loop_that_goes_on_from_a_checkpoint_comes_to_the_same_network(at, cut
         train_on(whole, optimizer, 1)
     torch.save({"pruning": whole.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    second = callback()
+    second = callback(model)
     second.load_state_dict(saved["pruning"])
     resumed = begin(second)
     resumed.load_state_dict(saved["optimizer"])

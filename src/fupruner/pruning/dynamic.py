@@ -14,6 +14,8 @@ from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.scores import weighted
 
+_NEXT_TO_NONE = 1e-3
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -54,8 +56,12 @@ class DynamicPruning:
         score: takes importance with the weights as they are now.
         schedule: when to decide, and for which speed-up.
         weigh: what branches weigh against channels, from scores and the speed-up in the end; asked at the first decision.
+        judge: loss of what a plan would leave, as a whole. A later decision keeps the plan for the end that it finds unless the
+            new one is judged better: scores of single gates do not add up, least of all beside gates that are half closed. None: the new
+            one counts.
         decisions: what was decided so far.
         plan: the plan in force, or None before the first decision.
+        end: the plan for the end that it is a part of, likewise.
     """
 
     network: GatedNetwork
@@ -63,8 +69,10 @@ class DynamicPruning:
     score: Callable[[GatedNetwork], Importance]
     schedule: BudgetSchedule
     weigh: Callable[[Importance, float], float] = lambda importance, speedup: 1.0
+    judge: Callable[[GatePlan], float] | None = None
     decisions: list[Decision] = field(default_factory=list)
     plan: GatePlan | None = None
+    end: GatePlan | None = None
     importance: Importance | None = None
     branch_weight: float = 1.0
     _last: _Question | None = None
@@ -81,13 +89,14 @@ class DynamicPruning:
         return self._decided(self._last, asked, self._towards_the_end(self._last.scores, asked))
 
     def decide_again(self, speedup: float) -> Decision:
-        """Answer the last decision's question for another speed-up, with the scores that it was taken with.
+        """Answer the last decision's question for another speed-up: what its plan for the end closes goes first.
 
         Raises:
             InputError: the speed-up is out of reach.
         """
-        assert self._last is not None  # noqa: S101 - something was decided
-        return self._decided(self._last, speedup, self.planner.for_speedup(self._last.scores, speedup))
+        assert self._last is not None and self.end is not None  # noqa: S101, PT018 - something was decided
+        scores = _first(self._last.scores, self.end)
+        return self._decided(self._last, speedup, self.planner.for_speedup(scores, speedup))
 
     def adopt(self, plan: GatePlan) -> None:
         """Set the gates as a plan of the last decision has them."""
@@ -113,10 +122,17 @@ class DynamicPruning:
         What is cheapest for a small speed-up, a few channels everywhere, is not the beginning of what is cheapest for a large one, whole
         branches; and what has begun to close stays closed, because closing its rest costs little.
         """
-        end = self.planner.for_speedup(scores, self.schedule.speedup)
+        self.end = self._better(self.planner.for_speedup(scores, self.schedule.speedup))
         if asked >= self.schedule.speedup:
-            return end
-        return self.planner.for_speedup(_within(scores, end), asked)
+            return self.end
+        return self.planner.for_speedup(_within(scores, self.end), asked)
+
+    def _better(self, plan: GatePlan) -> GatePlan:
+        """Of a new plan for the end and the one so far the one that is judged better."""
+        before = self.end
+        if before is None or self.judge is None or before.key == plan.key:
+            return plan
+        return before if self.judge(before) <= self.judge(plan) else plan
 
 
 def _within(scores: Importance, plan: GatePlan) -> Importance:
@@ -129,6 +145,16 @@ def _within(scores: Importance, plan: GatePlan) -> Importance:
 
     units = np.where(plan.is_open, scores.units + charge, scores.units)
     return Importance(scores.criterion, units, charged(scores.branches), charged(scores.activations))
+
+
+def _first(scores: Importance, plan: GatePlan) -> Importance:
+    """The same scores, with next to none for all that a plan closes."""
+
+    def lowered(named: dict[str, float]) -> dict[str, float]:
+        return {name: _NEXT_TO_NONE * score if name in plan.closed_branches else score for name, score in named.items()}
+
+    units = np.where(plan.is_open, scores.units, _NEXT_TO_NONE * scores.units)
+    return Importance(scores.criterion, units, lowered(scores.branches), lowered(scores.activations))
 
 
 def _average(before: Importance | None, now: Importance, count: int) -> Importance:

@@ -16,13 +16,14 @@ from fupruner.records import Plan
 
 def state_of(pruning: DynamicPruning) -> dict[str, Any]:
     """Decisions, scores, plan and gates; weights are not part of it. ``torch.load`` reads it with ``weights_only=True``."""
-    network, plan, scores = pruning.network, pruning.plan, pruning.importance
+    network, scores = pruning.network, pruning.importance
     return {
         "schedule": asdict(pruning.schedule),
         "decisions": [asdict(decision) for decision in pruning.decisions],
         "branch_weight": pruning.branch_weight,
         "scores": None if scores is None else {**vars(scores), "units": torch.from_numpy(scores.units)},
-        "plan": None if plan is None else {"record": plan.record.model_dump(mode="json"), **_gates(plan)},
+        "plan": _plan_state(pruning.plan),
+        "end": _plan_state(pruning.end),
         "gates": {**_gates(network), "softness": network.softness},
     }
 
@@ -41,13 +42,21 @@ def restore(pruning: DynamicPruning, state: dict[str, Any]) -> None:
             f"The state is that of another pruning: its units, first step, deadline and decisions are {given}, not {own}.",
             hint="Make the callback with the arguments that it was made with when the state was saved.",
         )
-    scores, plan = state["scores"], state["plan"]
+    scores = state["scores"]
     pruning.schedule = replace(pruning.schedule, **state["schedule"])
     pruning.decisions = [Decision(**decision) for decision in state["decisions"]]
     pruning.branch_weight = state["branch_weight"]
     pruning.importance = None if scores is None else Importance(**{**scores, "units": scores["units"].numpy()})
-    pruning.plan = None if plan is None else GatePlan(Plan.model_validate(plan["record"]), *_open_and_closed(plan))
+    pruning.plan, pruning.end = _plan(state["plan"]), _plan(state["end"])
     network.set(*_open_and_closed(gates), gates["softness"])
+
+
+def _plan_state(plan: GatePlan | None) -> dict[str, Any] | None:
+    return None if plan is None else {"record": plan.record.model_dump(mode="json"), **_gates(plan)}
+
+
+def _plan(state: dict[str, Any] | None) -> GatePlan | None:
+    return None if state is None else GatePlan(Plan.model_validate(state["record"]), *_open_and_closed(state))
 
 
 def _gates(holder: Any) -> dict[str, Any]:

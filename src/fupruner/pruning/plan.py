@@ -34,6 +34,11 @@ class GatePlan:
     is_open: Open
     closed_branches: frozenset[str]
 
+    @property
+    def key(self) -> tuple[bytes, frozenset[str]]:
+        """What it closes, to compare plans by."""
+        return self.is_open.tobytes(), self.closed_branches
+
 
 class Planner:
     """Finds plans for one network on one target.

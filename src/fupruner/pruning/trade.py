@@ -60,10 +60,9 @@ def best_weight(
         except InputError:  # moves in another order may end short of it
             losses.append(math.inf)
             continue
-        key = (plan.is_open.tobytes(), plan.closed_branches)
-        if key not in known:
-            known[key] = loss(plan)
-        losses.append(known[key])
+        if plan.key not in known:
+            known[plan.key] = loss(plan)
+        losses.append(known[plan.key])
     return weights[losses.index(min(losses))]
 
 

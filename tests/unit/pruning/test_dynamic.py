@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 
 from fupruner.pruning.dynamic import DynamicPruning
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
-from fupruner.pruning.plan import Planner
+from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from unit.pruning import nets
@@ -39,6 +40,35 @@ def test_filters_come_back_when_they_matter_again() -> None:
     assert sum(d.reopened for d in decisions[1:]) > 0
     group = next(g for g in network.groups.prunable if g.name == "a")
     assert network.is_open[group.units[:8]].any()
+
+
+def closes(plan: GatePlan, units: np.ndarray) -> bool:
+    return bool((~plan.is_open[units]).any())
+
+
+@pytest.mark.parametrize("liked", ["first", "rest"])
+def test_a_new_plan_counts_where_it_is_judged_better_than_the_one_so_far(liked: str) -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    halves = {"first": slice(0, 16), "rest": slice(16, 32)}
+    pruning = dynamic(network, [halves["first"], *[halves["rest"]] * 3], BudgetSchedule(1.2, 0, 30, 4))
+    units = next(g for g in network.groups.prunable if g.name == "a").units[halves[liked]]
+    pruning.judge = lambda plan: 0.0 if closes(plan, units) else 1.0
+    for step in pruning.schedule.steps():
+        pruning.decide(step)
+    assert pruning.plan is not None
+    assert pruning.plan.key == pruning.end.key
+    assert closes(pruning.plan, units)
+    faster = pruning.decide_again(1.25)
+    assert faster.predicted_speedup >= 1.25
+    assert not (pruning.plan.is_open & ~pruning.end.is_open).any()  # what was judged better stays closed
+
+
+def test_equal_plans_are_not_judged() -> None:
+    network = nets.gated(nets.Chain(32), 3, 8, 8)
+    pruning = dynamic(network, [slice(0, 16)] * 4, BudgetSchedule(1.2, 0, 30, 4))
+    pruning.judge = lambda plan: pytest.fail("the plan is the one that was there before")
+    for step in pruning.schedule.steps():
+        pruning.decide(step)
 
 
 def test_steady_scores_reopen_nothing() -> None:
