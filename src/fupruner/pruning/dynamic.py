@@ -14,6 +14,8 @@ from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.scores import weighted
 
+CLEARLY = 1.1
+"""A plan is worse than another where its loss is larger by this factor: a few hundred images cannot tell smaller differences."""
 _NEXT_TO_NONE = 1e-3
 
 
@@ -56,8 +58,8 @@ class DynamicPruning:
         score: takes importance with the weights as they are now.
         schedule: when to decide, and for which speed-up.
         weigh: what branches weigh against channels, from scores and the speed-up in the end; asked at the first decision.
-        judge: loss of what a plan would leave, as a whole. A later decision keeps the plan for the end that it finds unless the
-            new one is judged better: scores of single gates do not add up, least of all beside gates that are half closed. None: the new
+        judge: loss of what a plan would leave, as a whole. A later decision keeps the plan for the end that it finds where the new one is
+            judged clearly worse: scores of single gates do not add up, least of all beside gates that are half closed. None: the new
             one counts.
         decisions: what was decided so far.
         plan: the plan in force, or None before the first decision.
@@ -128,11 +130,11 @@ class DynamicPruning:
         return self.planner.for_speedup(_within(scores, self.end), asked)
 
     def _better(self, plan: GatePlan) -> GatePlan:
-        """Of a new plan for the end and the one so far the one that is judged better."""
+        """A new plan for the end, or the one so far where the new one is judged clearly worse."""
         before = self.end
         if before is None or self.judge is None or before.key == plan.key:
             return plan
-        return before if self.judge(before) <= self.judge(plan) else plan
+        return before if self.judge(plan) > CLEARLY * self.judge(before) else plan
 
 
 def _within(scores: Importance, plan: GatePlan) -> Importance:
