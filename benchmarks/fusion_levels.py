@@ -29,6 +29,7 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
+from fupruner.options import parse_options
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.importance import fisher
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
@@ -85,7 +86,13 @@ def trained(depth: int, task: Classification, target: str, level: str, asked: fl
         )
         halves = json.loads(Path(folder, "run", "judgement.json").read_text())
     both = (halves["searched_final"] + result.final.accuracy) / 2
-    return {"epochs": epochs, "accuracy": both, "speedup": result.speedup, "trained_macs": result.final.macs}
+    return {
+        "epochs": epochs,
+        "optimizer": parse_options({}).optimizer,
+        "accuracy": both,
+        "speedup": result.speedup,
+        "trained_macs": result.final.macs,
+    }
 
 
 def model(depth: int) -> torch.nn.Module:
@@ -118,7 +125,9 @@ def main() -> None:
                 known = next((row for row in rows if row.items() >= key.items()), None)
                 row = key | planned(graph, task, get_target(name), level, asked)
                 row |= {
-                    k: v for k, v in (known or {}).items() if k in ("epochs", "accuracy", "speedup", "trained_macs")
+                    k: v
+                    for k, v in (known or {}).items()
+                    if k in ("epochs", "optimizer", "accuracy", "speedup", "trained_macs")
                 }
                 if options.epochs:
                     row |= trained(options.depth, task, name, level, asked, options.epochs)
