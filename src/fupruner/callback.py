@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -239,9 +240,11 @@ class PruningCallback:
         if len(self.example_inputs) > 1:
             return None
 
+        made = cache(lambda: compensated_loss(self._pruning.network, self.original, data))
+
         def loss(plan: GatePlan) -> float:
             with self._on_cpu():
-                return compensated_loss(self._pruning.network, self.original, data)(plan)
+                return made()(plan)
 
         return loss
 

@@ -14,8 +14,8 @@ from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.scores import weighted
 
-CLEARLY = 1.1
-"""A plan is worse than another where its loss is larger by this factor: a few hundred images cannot tell smaller differences."""
+CLEARLY = 0.1
+"""Share of a plan's loss by which that of another has to be larger to count as worse: a few hundred images judge it."""
 _NEXT_TO_NONE = 1e-3
 
 
@@ -134,7 +134,8 @@ class DynamicPruning:
         before = self.end
         if before is None or self.judge is None or before.key == plan.key:
             return plan
-        return before if self.judge(plan) > CLEARLY * self.judge(before) else plan
+        loss = self.judge(before)
+        return before if self.judge(plan) - loss > CLEARLY * abs(loss) else plan
 
 
 def _within(scores: Importance, plan: GatePlan) -> Importance:

@@ -62,13 +62,18 @@ class Muon(SGD):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take one step with the gradients that are there; what an orthogonal kernel had is used up."""
+        """Take one step with the gradients that are there, or that the closure makes; what an orthogonal kernel had is used up."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for kernel in group["params"] if group.get("orthogonal") else ():
                 if kernel.grad is not None:
                     self._turn(kernel, kernel.grad, group["lr"])
                     kernel.grad = None  # so that SGD passes it over
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _turn(self, kernel: Tensor, gradient: Tensor, rate: float) -> None:
         state = self.state[kernel]
@@ -84,8 +89,8 @@ class Muon(SGD):
 def orthogonal(matrix: Tensor) -> Tensor:
     """About the nearest matrix whose singular values are all 1; a zero matrix stays one.
 
-    The quintic iteration X <- a X + (b A + c A A) X with A = X X^T brings every singular value above 0.01 or so to between 0.7 and 1.2,
-    which is all that a step needs, in few matrix products.
+    The quintic iteration X <- a X + (b A + c A A) X with A = X X^T brings every singular value above a fiftieth of the
+    matrix's norm to between 0.4 and 1.4, which is all that a step needs, in few matrix products.
 
     Args:
         matrix: (rows, columns), float32.

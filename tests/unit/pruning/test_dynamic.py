@@ -47,12 +47,15 @@ def closes(plan: GatePlan, units: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(("liked", "worse"), [("first", 1.2), ("rest", 1.2), ("rest", 0.95)])
-def test_a_new_plan_counts_unless_it_is_judged_clearly_worse_than_the_one_so_far(liked: str, worse: float) -> None:
+@pytest.mark.parametrize("offset", [0.0, -2.0])  # a loss may be negative
+def test_a_new_plan_counts_unless_it_is_judged_clearly_worse_than_the_one_so_far(
+    liked: str, worse: float, offset: float
+) -> None:
     network = nets.gated(nets.Chain(32), 3, 8, 8)
     halves = {"first": slice(0, 16), "rest": slice(16, 32)}
     pruning = dynamic(network, [halves["first"], *[halves["rest"]] * 3], BudgetSchedule(1.2, 0, 30, 4))
     units = next(g for g in network.groups.prunable if g.name == "a").units[halves[liked]]
-    pruning.judge = lambda plan: 1.0 if closes(plan, units) else worse
+    pruning.judge = lambda plan: offset + (1.0 if closes(plan, units) else worse)
     for step in pruning.schedule.steps():
         pruning.decide(step)
     assert pruning.plan is not None

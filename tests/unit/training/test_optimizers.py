@@ -98,6 +98,22 @@ def test_momentum_is_kept_and_comes_back_with_the_state(tmp_path):
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in parts.state_dict().items())
 
 
+def test_a_closure_is_asked_before_the_kernels_move():
+    plain, closed = small_net(), small_net()
+    learn(plain, make_optimizer(plain, 0.1, "muon"), 0.02)
+    optimizer = make_optimizer(closed, 0.1, "muon")
+    for group in optimizer.param_groups:
+        group["lr"] = 0.02
+
+    def closure() -> torch.Tensor:
+        loss = closed(torch.randn(5, 3, 9, 9, generator=torch.Generator().manual_seed(0))).square().mean()
+        loss.backward()
+        return loss
+
+    assert float(optimizer.step(closure).detach()) > 0
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in closed.state_dict().items())
+
+
 def test_a_kernel_of_zeros_still_learns():
     model = nn.Conv2d(3, 4, 3)
     nn.init.zeros_(model.weight)
