@@ -4,7 +4,8 @@
 (``value`` of the first row); each row changes one factor. Accuracy is top-1 of the exported file in ONNX Runtime on all 5,000
 validation images, before and after; speed-up is measured in ONNX Runtime, one thread, batch 1, in turn with the unpruned network. n = 1
 run per row: the row of another seed shows how far apart equal settings come out. ``one shot`` decides all gates before the first step and
-then trains as many steps as the others, with the same learning rates.
+then trains as many steps as the others, with the same learning rates; ``plans=5`` corrects the scores of branches, all alike, but of no
+single part.
 
     python benchmarks/ablation.py [--rows default fusion=none ...] [--epochs 1] [--runs runs/ablation] [--out FILE]
 
@@ -35,6 +36,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "importance=random": ("--importance", "random"),
     "fusion=aggressive": ("--fusion", "aggressive"),
     "optimizer=sgd": ("--set", "optimizer=sgd"),
+    "plans=5": ("--set", "plans=5"),
     "fusion=basic": ("--fusion", "basic"),
     "importance=taylor": ("--importance", "taylor"),
     "seed=1": ("--seed", "1"),

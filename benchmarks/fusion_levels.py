@@ -31,11 +31,11 @@ from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
 from fupruner.options import parse_options
 from fupruner.pruning.compensate import compensate
+from fupruner.pruning.factors import scaled
 from fupruner.pruning.importance import fisher
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
-from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_weight, compensated_loss
+from fupruner.pruning.trade import best_factors, compensated_loss
 from fupruner.targets.base import Target
 from fupruner.targets.registry import get_target
 from fupruner.training.data import load_data
@@ -61,8 +61,8 @@ def planned(graph: fx.GraphModule, task: Classification, target: Target, level: 
     _, log = fuse_graph(graph, INPUTS, level, cost_model=cost_model)
     network, planner = make_planner(graph, INPUTS, target, log)
     scores = fisher(network, task, 1024)
-    weight = best_weight(planner, scores, asked, compensated_loss(network, graph, task))
-    plan = planner.for_speedup(weighted(scores, weight), asked)
+    factors = best_factors(planner, scores, asked, compensated_loss(network, graph, task))
+    plan = planner.for_speedup(scaled(planner, scores, factors), asked)
     network.set(plan.is_open, plan.closed_branches)
     inputs = [task.inputs(batch) for batch in task.calibration_batches(512)]
     small = compensate(network, slim(network, INPUTS), graph, inputs).eval()

@@ -32,11 +32,11 @@ from fupruner.graph import shapes
 from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
 from fupruner.pruning.compensate import compensate
+from fupruner.pruning.factors import scaled
 from fupruner.pruning.importance import criterion
 from fupruner.pruning.prepare import make_planner
-from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_weight, compensated_loss
+from fupruner.pruning.trade import best_factors, compensated_loss
 from fupruner.targets.registry import get_target
 from fupruner.training.data import load_data
 from fupruner.training.task import Classification
@@ -87,7 +87,8 @@ def measure(
     if speedup > 1:
         network, planner = make_planner(graph, inputs, target, fusion)
         scores = criterion("fisher")(network, task, 512)
-        scores = weighted(scores, best_weight(planner, scores, speedup, compensated_loss(network, graph, task)))
+        factors = best_factors(planner, scores, speedup, compensated_loss(network, graph, task))
+        scores = scaled(planner, scores, factors)
         plan = planner.for_speedup(scores, speedup)
         predicted = plan.record.baseline_ms / plan.record.predicted_ms
         network.set(plan.is_open, plan.closed_branches)

@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     results = Results(options.out, options.optimizer)
     bench = Bench(options.depth, options.epochs, options.seed, options.runs / "files", options.optimizer)
     if bench.name not in results.read()["baselines"]:

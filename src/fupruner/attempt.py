@@ -17,6 +17,7 @@ from fupruner.progress import Progress
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
+from fupruner.pruning.factors import Factors
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.hints import hints
 from fupruner.pruning.importance import Importance, criterion
@@ -24,7 +25,7 @@ from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_weight, compensated_loss
+from fupruner.pruning.trade import best_factors, compensated_loss
 from fupruner.pruning.verify import measured_speedup
 from fupruner.records import Figures, FusionLog, History, Plan
 from fupruner.runs.recorded import recorded_scores
@@ -112,7 +113,7 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)
     loss = judge(setting, network)
-    pruning = DynamicPruning(network, planner, scorer(setting), budget, trader(setting, planner, loss), loss)
+    pruning = DynamicPruning(network, planner, scorer(setting), budget, corrector(setting, planner, loss), loss)
     planner.for_speedup(pruning.score(network), asked)  # refuse before training what is out of reach
     setting.progress.stage(f"attempt {number}: train for {asked:.2f}x", total)
     log = _log(setting, pruning, number)
@@ -141,14 +142,19 @@ def judge(setting: Setting, network: GatedNetwork) -> Callable[[GatePlan], float
     return lambda plan: float(journal.once("loss of a plan", lambda: loss()(plan)))
 
 
-def trader(
+def corrector(
     setting: Setting, planner: Planner, loss: Callable[[GatePlan], float]
-) -> Callable[[Importance, float], float]:
-    """What branches weigh against channels: of a few plans, judged as a whole, the best one's; decided once in an attempt."""
-    journal = setting.trainer.journal
-    return lambda importance, speedup: float(
-        journal.once("weight", lambda: best_weight(planner, importance, speedup, loss), everywhere=True)
-    )
+) -> Callable[[Importance, float], Factors]:
+    """Factors on the scores of parts: of the plans made with some, judged as a whole, the best one's; decided once in an attempt."""
+    journal, plans = setting.trainer.journal, setting.options.plans
+
+    def factors(importance: Importance, speedup: float) -> Factors:
+        found = journal.once(
+            "factors", lambda: best_factors(planner, importance, speedup, loss, plans=plans), everywhere=True
+        )
+        return {str(part): float(factor) for part, factor in found.items()}
+
+    return factors
 
 
 def calibration_inputs(task: Task, images: int = COMPENSATION_IMAGES) -> list[Tensor]:

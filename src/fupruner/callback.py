@@ -23,13 +23,14 @@ from fupruner.options import Options
 from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.dynamic_state import restore, state_of
+from fupruner.pruning.factors import Factors
 from fupruner.pruning.gates import require_prunable
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import GatePlan
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import WEIGHTS, best_weight, compensated_loss
+from fupruner.pruning.trade import best_factors, compensated_loss
 from fupruner.pruning.verify import measured_speedup
 from fupruner.results import LoopEpoch, LoopResult
 from fupruner.targets.registry import get_target
@@ -76,6 +77,7 @@ class PruningCallback:
         calibration_images: how many scores are taken from.
         deadline: share of the steps after which gates are frozen, above 0, at most 1.
         decisions: how often gates are decided.
+        plans: how many plans are made and judged as a whole at the first decision.
 
     ``state_dict`` and ``load_state_dict`` go into the loop's own checkpoints.
 
@@ -105,8 +107,9 @@ class PruningCallback:
         calibration_images: int = _DEFAULTS.calibration_images,
         deadline: float = _DEFAULTS.pruning_share,
         decisions: int = _DEFAULTS.decisions,
+        plans: int = _DEFAULTS.plans,
     ) -> None:
-        _check(speedup, total_steps, deadline, decisions)
+        _check(speedup, total_steps, deadline, decisions, plans)
         self.example_inputs, self.fusion = example_tuple(example_inputs), fusion
         self.original = trace(as_module(model), self.example_inputs)
         shapes.propagate(self.original, self.example_inputs)
@@ -121,9 +124,9 @@ class PruningCallback:
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
         score = criterion(importance)
         self._pruning = DynamicPruning(
-            network, planner, lambda n: score(n, data, calibration_images), budget, self._weigh, self._judge(data)
+            network, planner, lambda n: score(n, data, calibration_images), budget, self._correct, self._judge(data)
         )
-        self.step, self.frozen = 0, False
+        self.step, self.frozen, self._plans = 0, False, plans
         self.epochs: list[LoopEpoch] = []
 
     @property
@@ -248,10 +251,10 @@ class PruningCallback:
 
         return loss
 
-    def _weigh(self, importance: Importance, speedup: float) -> float:
-        """What branches weigh against channels, decided by whole plans; evenly where these are not judged."""
+    def _correct(self, importance: Importance, speedup: float) -> Factors:
+        """Factors on scores, decided by whole plans; none where these are not judged."""
         loss = self._pruning.judge
-        return WEIGHTS[0] if loss is None else best_weight(self._pruning.planner, importance, speedup, loss)
+        return {} if loss is None else best_factors(self._pruning.planner, importance, speedup, loss, plans=self._plans)
 
     def _decide(self, *, last: bool = False) -> Decision:
         deadline = self._pruning.schedule.deadline
@@ -302,12 +305,13 @@ class PruningCallback:
             self.module.to(device)
 
 
-def _check(speedup: float, total_steps: int, deadline: float, decisions: int) -> None:
+def _check(speedup: float, total_steps: int, deadline: float, decisions: int, plans: int) -> None:
     if not speedup > 1:
         raise InputError(f"The speed-up is {speedup}; it must be more than 1.")
     if total_steps < 1:
         raise InputError(f"The loop has {total_steps} steps; it needs at least one.")
     if not 0 < deadline <= 1:
         raise InputError(f"The deadline is {deadline}; it is a share of the steps, above 0 and at most 1.")
-    if decisions < 1:
-        raise InputError(f"{decisions} decisions cannot be taken; at least one is needed.")
+    for count, what in ((decisions, "decisions cannot be taken"), (plans, "plans cannot be made")):
+        if count < 1:
+            raise InputError(f"{count} {what}; at least one is needed.")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fupruner.attempt import Setting, judge, scorer, trader
+from fupruner.attempt import Setting, corrector, judge, scorer
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import shapes
 from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.models.resolve import Model, as_module
 from fupruner.options import parse_options
 from fupruner.progress import Progress, watching
+from fupruner.pruning.factors import scaled
 from fupruner.pruning.prepare import make_planner
-from fupruner.pruning.scores import weighted
 from fupruner.records import Preview
 from fupruner.search import FIRST
 from fupruner.targets.registry import get_target
@@ -53,8 +53,8 @@ def preview(
     asked = options.speedup or FIRST
     importance = scorer(setting)(network)
     planner.for_speedup(importance, asked)  # refuse first what is out of reach
-    weight = trader(setting, planner, judge(setting, network))(importance, asked)
-    plan = planner.for_speedup(weighted(importance, weight), asked).record
+    factors = corrector(setting, planner, judge(setting, network))(importance, asked)
+    plan = planner.for_speedup(scaled(planner, importance, factors), asked).record
     return Preview(
         target=device.name, asked_speedup=asked, attempts=1 if options.speedup else options.attempts, epochs=options.epochs,
         steps=options.epochs * task.steps_per_epoch, fusion=fusion, plan=plan,

@@ -17,13 +17,13 @@ from fupruner.models.resolve import Model, as_module
 from fupruner.options import Options
 from fupruner.pruning.budget import Budget
 from fupruner.pruning.compensate import compensate, require_fit
+from fupruner.pruning.factors import scaled
 from fupruner.pruning.gates import GatedNetwork, require_prunable
 from fupruner.pruning.importance import NEEDS_DATA, Importance, criterion
 from fupruner.pruning.plan import Planner, require_share
 from fupruner.pruning.prepare import fuse_as_planned, make_planner, room_on_chip
-from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_weight, compensated_loss
+from fupruner.pruning.trade import best_factors, compensated_loss
 from fupruner.pruning.verify import measured_speedup, verified_plan
 from fupruner.records import Plan
 from fupruner.results import PruneResult
@@ -147,10 +147,10 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
 
 
 def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path) -> tuple[nn.Module, Plan, float]:
-    """A network measured to be as fast as asked, with its plan and speed-up; with data, branches and channels are weighed as a whole."""
+    """A network measured to be as fast as asked, with its plan and speed-up; with data, plans are judged as a whole."""
     if shot.data is not None:
         loss = compensated_loss(shot.network, shot.graph, shot.data)
-        scores = weighted(scores, best_weight(shot.planner, scores, speedup, loss))
+        scores = scaled(shot.planner, scores, best_factors(shot.planner, scores, speedup, loss))
     found = verified_plan(shot.planner, scores, speedup, shot.target, original, shot.inputs, finish=shot.as_shipped)
     return found.module, found.plan.record, found.speedup
 

@@ -13,6 +13,7 @@ import fupruner
 from fupruner.callback import PruningCallback
 from fupruner.errors import InputError
 from fupruner.graph.cost import is_add
+from fupruner.pruning.factors import of_branches
 from helpers import FLOAT32, FLOAT64, assert_same_function
 from unit.pruning import nets
 from unit.pruning.test_verify import Stubborn
@@ -199,20 +200,20 @@ def test_the_state_of_another_pruning_is_refused():
         pruning.load_state_dict(state)
 
 
-def test_branches_are_weighed_by_plans_as_a_whole(monkeypatch):
+def test_scores_are_corrected_by_plans_as_a_whole(monkeypatch):
     asked = []
 
-    def lightest(planner, importance, speedup, loss):
+    def lightest(planner, importance, speedup, loss, *, plans):
         plan = planner.for_speedup(importance, speedup)
-        asked.append((speedup, loss(plan)))
-        return 1e-6
+        asked.append((speedup, loss(plan), plans))
+        return of_branches(importance.branches, 1e-6)
 
     evenly = callback()
     run(evenly, 12)
-    monkeypatch.setattr("fupruner.callback.best_weight", lightest)
-    pruning = callback()
+    monkeypatch.setattr("fupruner.callback.best_factors", lightest)
+    pruning = callback(plans=7)
     run(pruning, 12)
-    assert [speedup for speedup, _ in asked] == [1.5]
+    assert [(speedup, plans) for speedup, _, plans in asked] == [(1.5, 7)]
     assert 0 < asked[0][1] < 10
     branches = [
         [move.where for move in each.finish().plan.moves if move.kind == "branch"] for each in (evenly, pruning)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fupruner.pruning.factors import Factors, scaled
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.schedule import BudgetSchedule
-from fupruner.pruning.scores import weighted
 
 CLEARLY = 0.1
 """Share of a plan's loss by which that of another has to be larger to count as worse: a few hundred images judge it."""
@@ -57,7 +57,7 @@ class DynamicPruning:
         planner: makes plans from scores.
         score: takes importance with the weights as they are now.
         schedule: when to decide, and for which speed-up.
-        weigh: what branches weigh against channels, from scores and the speed-up in the end; asked at the first decision.
+        correct: factors on the scores of parts, from scores and the speed-up in the end; asked at the first decision.
         judge: loss of what a plan would leave, as a whole. A later decision keeps the plan for the end that it finds where the new one is
             judged clearly worse: scores of single gates do not add up, least of all beside gates that are half closed. None: the new
             one counts.
@@ -70,13 +70,13 @@ class DynamicPruning:
     planner: Planner
     score: Callable[[GatedNetwork], Importance]
     schedule: BudgetSchedule
-    weigh: Callable[[Importance, float], float] = lambda importance, speedup: 1.0
+    correct: Callable[[Importance, float], Factors] = lambda importance, speedup: {}
     judge: Callable[[GatePlan], float] | None = None
     decisions: list[Decision] = field(default_factory=list)
     plan: GatePlan | None = None
     end: GatePlan | None = None
     importance: Importance | None = None
-    branch_weight: float = 1.0
+    factors: Factors = field(default_factory=dict)
     _last: _Question | None = None
 
     def decide(self, step: int) -> Decision:
@@ -84,9 +84,9 @@ class DynamicPruning:
         was_open, was_closed = self.network.is_open, self.network.closed_branches
         self.importance = _average(self.importance, self.score(self.network), len(self.decisions))
         if not self.decisions:
-            self.branch_weight = self.weigh(self.importance, self.schedule.speedup)
+            self.factors = self.correct(self.importance, self.schedule.speedup)
         rest = _for_the_rest(self.importance, was_open, was_closed, self.network.softness)
-        self._last = _Question(step, weighted(rest, self.branch_weight), was_open, was_closed)
+        self._last = _Question(step, scaled(self.planner, rest, self.factors), was_open, was_closed)
         asked = self.schedule.speedup_at(step)
         return self._decided(self._last, asked, self._towards_the_end(self._last.scores, asked))
 

@@ -20,7 +20,7 @@ def state_of(pruning: DynamicPruning) -> dict[str, Any]:
     return {
         "schedule": asdict(pruning.schedule),
         "decisions": [asdict(decision) for decision in pruning.decisions],
-        "branch_weight": pruning.branch_weight,
+        "factors": dict(pruning.factors),
         "scores": None if scores is None else {**vars(scores), "units": torch.from_numpy(scores.units)},
         "plan": _plan_state(pruning.plan),
         "end": _plan_state(pruning.end),
@@ -45,7 +45,7 @@ def restore(pruning: DynamicPruning, state: dict[str, Any]) -> None:
     scores = state["scores"]
     pruning.schedule = replace(pruning.schedule, **state["schedule"])
     pruning.decisions = [Decision(**decision) for decision in state["decisions"]]
-    pruning.branch_weight = state["branch_weight"]
+    pruning.factors = dict(state["factors"])
     pruning.importance = None if scores is None else Importance(**{**scores, "units": scores["units"].numpy()})
     pruning.plan, pruning.end = _plan(state["plan"]), _plan(state["end"])
     network.set(*_open_and_closed(gates), gates["softness"])

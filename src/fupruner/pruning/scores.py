@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,6 @@ class Importance:
     units: Scores
     branches: dict[str, float]
     activations: dict[str, float] = field(default_factory=dict)
-
-
-def weighted(importance: Importance, weight: float) -> Importance:
-    """The same scores with those of branches multiplied."""
-    return replace(importance, branches={name: weight * score for name, score in importance.branches.items()})
 
 
 def require_finite(scores: Scores, criterion: str) -> None:

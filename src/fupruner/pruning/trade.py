@@ -1,10 +1,10 @@
-"""How much depth a plan gives for width.
+"""Which parts of a network give most: scores are corrected by what whole plans turn out to lose.
 
 Scores of single gates do not add up: what a closed branch costs is measured with everything else in place, and much of it the
-layers around it can make up for, while many channels, each cheap alone, are dear together. So a few plans that differ in what
-branches weigh against channels are judged as a whole: each is cut for real, what is left makes up for it by least squares
-(``compensate``), and the loss on other calibration images decides: on the same ones every plan looks better than
-it is, and another one looks best.
+layers around it can make up for, while many channels, each cheap alone, are dear together. So plans are judged as a whole: each is
+cut for real, what is left makes up for it by least squares (``compensate``), and the loss on other calibration images decides: on
+the same ones every plan looks better than it is, and another one looks best. First come a few plans that differ in what all branches
+weigh against channels; from the best of them on, one part after the other is made dearer or cheaper, and kept so where that helps.
 """
 
 from __future__ import annotations
@@ -12,58 +12,104 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
 from fupruner.errors import InputError
+from fupruner.options import Options
 from fupruner.pruning.compensate import compensate
+from fupruner.pruning.factors import Factors, closed_parts, of_branches, parts, scaled
 from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.pruning.plan import GatePlan, Planner
-from fupruner.pruning.scores import weighted
 from fupruner.pruning.slim import slim
 from fupruner.training.task import CalibrationData
 
 WEIGHTS = (1.0, 0.6, 0.35, 0.2, 0.1)
-"""What the scores of branches are multiplied by, one plan each."""
+"""What the scores of all branches are multiplied by, one plan each."""
+STEP = 8.0
+"""By how much a single part is made dearer or cheaper: enough to change its place among all others."""
+HELPS = 0.02
+"""Share of the loss that another plan has to save to be taken."""
 IMAGES = 256
 """Calibration images that what is left of a plan is fitted on."""
 JUDGED = 512
 """Further ones that it is judged on."""
 
 
-def best_weight(
+def best_factors(
     planner: Planner,
     importance: Importance,
     speedup: float,
     loss: Callable[[GatePlan], float],
+    *,
+    plans: int = Options().plans,
     weights: Sequence[float] = WEIGHTS,
-) -> float:
-    """The weight of branches whose plan for a speed-up has the least loss when judged as a whole.
+) -> Factors:
+    """Factors on the scores of parts whose plan for a speed-up has the least loss found when judged as a whole.
 
     Args:
         planner: for the network and target.
         importance: scores of gates.
         speedup: that all plans are made for.
         loss: of a plan as a whole, see ``compensated_loss``.
-        weights: to choose from; the first wins a tie, and where no plan reaches the speed-up.
+        plans: at most so many are made; those that close the same are judged once.
+        weights: of all branches, to start from; the first wins a tie, and where no plan reaches the speed-up.
     """
-    if not importance.branches or planner.largest_speedup(importance) < speedup:
-        return weights[0]
-    known: dict[tuple[bytes, frozenset[str]], float] = {}
-    losses = []
-    for weight in weights:
+    if planner.largest_speedup(importance) < speedup:
+        return {}
+    trial = _Trial(planner, importance, speedup, loss)
+    starts = [trial.of(of_branches(importance.branches, weight)) for weight in weights[:plans]]
+    return _refined(trial, min(starts, key=lambda tried: tried.loss), plans).factors
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A plan made with some factors; none where moves in another order end short of the speed-up."""
+
+    factors: Factors
+    plan: GatePlan | None
+    loss: float
+
+
+class _Trial:
+    """Makes plans with given factors and has them judged."""
+
+    def __init__(
+        self, planner: Planner, importance: Importance, speedup: float, loss: Callable[[GatePlan], float]
+    ) -> None:
+        self.planner, self.importance, self.speedup, self.loss = planner, importance, speedup, loss
+        self.known: dict[tuple[bytes, frozenset[str]], float] = {}
+        self.made = 0
+
+    def of(self, factors: Factors) -> _Tried:
+        self.made += 1
         try:
-            plan = planner.for_speedup(weighted(importance, weight), speedup)
-        except InputError:  # moves in another order may end short of it
-            losses.append(math.inf)
-            continue
-        if plan.key not in known:
-            known[plan.key] = loss(plan)
-        losses.append(known[plan.key])
-    return weights[losses.index(min(losses))]
+            plan = self.planner.for_speedup(scaled(self.planner, self.importance, factors), self.speedup)
+        except InputError:
+            return _Tried(factors, None, math.inf)
+        if plan.key not in self.known:
+            self.known[plan.key] = self.loss(plan)
+        return _Tried(factors, plan, self.known[plan.key])
+
+
+def _refined(trial: _Trial, best: _Tried, plans: int) -> _Tried:
+    """Go through all parts, those that take most time first, until a whole round helps no more or enough plans were made."""
+    every = parts(trial.planner)
+    helped = True
+    while helped and best.plan is not None:
+        helped = False
+        for part in every:
+            if trial.made >= plans:
+                return best
+            factor = STEP if part in closed_parts(best.plan) else 1 / STEP
+            tried = trial.of({**best.factors, part: factor * best.factors.get(part, 1.0)})
+            if best.loss - tried.loss > HELPS * abs(best.loss):
+                best, helped = tried, True
+    return best
 
 
 def compensated_loss(
