@@ -14,7 +14,7 @@ from fupruner.errors import InputError
 from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph.trace import Example, example_tuple, trace
 from fupruner.models.resolve import Model, as_module
-from fupruner.options import Options
+from fupruner.options import ONE_SHOT_PLANS, Options, parse_options
 from fupruner.pruning.budget import Budget
 from fupruner.pruning.compensate import compensate, require_fit
 from fupruner.pruning.factors import scaled
@@ -48,6 +48,7 @@ def prune(
     ship: str = "auto",
     device: str | None = None,
     fit_on_chip: bool = False,
+    plans: int = ONE_SHOT_PLANS,
 ) -> PruneResult:
     """Prune once, without training. With data, what is left takes over what was cut, by least squares.
 
@@ -63,14 +64,16 @@ def prune(
         fusion: level at which the network is fused in the end; plans price that form.
         ship: number format in which it will ship, see ``Options.ship``.
         device: where it is timed, see ``Options.device``.
+        plans: with data and a speed-up, how many plans are made and judged as a whole; about what cutting and fitting takes, each.
 
     Raises:
         InputError: not exactly one of ratio and speedup is given, it is out of range or out of reach, there is nothing to
             prune, or the importance needs data that was not given.
     """
     _require_one_amount(ratio, speedup, fit_on_chip=fit_on_chip)
+    parse_options({"plans": plans}, "prune()")
     measure_importance = _criterion(importance, data)
-    shot = _load(as_module(model), example_tuple(example_inputs), get_target(target, ship, device), data, fusion)
+    shot = _load(as_module(model), example_tuple(example_inputs), get_target(target, ship, device), data, fusion, plans)
     scores = measure_importance(shot.network, data, Options().calibration_images)
     with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
         original = Path(folder) / f"original{shot.target.suffix}"
@@ -93,6 +96,7 @@ class _Shot:
         graph: the original, its norms folded where it is fused at all; never modified.
         network: the same with gates, also for the channels of shortcuts that ship as filters.
         fusion: level at which what is left is fused.
+        plans: how many are judged as a whole.
     """
 
     graph: fx.GraphModule
@@ -102,6 +106,7 @@ class _Shot:
     target: Target
     data: Task | None
     fusion: str
+    plans: int
 
     def as_shipped(self, gated: GatedNetwork, slimmed: fx.GraphModule) -> nn.Module:
         """Let what is left take over what was cut, and fuse what pruning freed."""
@@ -128,7 +133,9 @@ def _criterion(importance: str | None, data: Task | None) -> Callable[[GatedNetw
     return found
 
 
-def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Task | None, fusion: str) -> _Shot:
+def _load(
+    model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Task | None, fusion: str, plans: int
+) -> _Shot:
     """Trace and fuse a network and put gates into it.
 
     Raises:
@@ -143,14 +150,14 @@ def _load(model: nn.Module, inputs: tuple[Tensor, ...], target: Target, data: Ta
     require_prunable(network)
     if data is not None:
         require_fit(graph, calibration_inputs(data, 1))
-    return _Shot(graph, inputs, network, planner, target, data, fusion)
+    return _Shot(graph, inputs, network, planner, target, data, fusion, plans)
 
 
 def _to_speedup(shot: _Shot, scores: Importance, speedup: float, original: Path) -> tuple[nn.Module, Plan, float]:
     """A network measured to be as fast as asked, with its plan and speed-up; with data, plans are judged as a whole."""
     if shot.data is not None:
         loss = compensated_loss(shot.network, shot.graph, shot.data)
-        scores = scaled(shot.planner, scores, best_factors(shot.planner, scores, speedup, loss))
+        scores = scaled(shot.planner, scores, best_factors(shot.planner, scores, speedup, loss, plans=shot.plans))
     found = verified_plan(shot.planner, scores, speedup, shot.target, original, shot.inputs, finish=shot.as_shipped)
     return found.module, found.plan.record, found.speedup
 

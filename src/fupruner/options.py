@@ -18,6 +18,8 @@ from fupruner.errors import InputError
 FusionLevel = Literal["none", "basic", "aggressive", "auto"]
 OptimizerName = Literal["muon", "sgd"]
 ImportanceName = Literal["fisher", "taylor", "l1", "l2", "geometric-median", "bn-scale", "random"]
+ONE_SHOT_PLANS = 8
+"""Plans that are judged where nothing is trained: whoever prunes in one shot wants an answer soon."""
 
 
 class Options(BaseModel):

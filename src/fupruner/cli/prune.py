@@ -26,6 +26,7 @@ from fupruner.cli.pictures import MeanStd, labelled_images
 from fupruner.cli.shell import messages, output, print_json, results_only
 from fupruner.cli.tables import width_table
 from fupruner.errors import InputError
+from fupruner.options import ONE_SHOT_PLANS
 from fupruner.report import words
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ def prune(
     data: Annotated[
         str | None, typer.Option("--data", help="Images to score filters on, named as for 'optimize'.")
     ] = None,
+    plans: Annotated[
+        int,
+        typer.Option(
+            "--plans", help=f"With --data: plans judged as a whole. (default {ONE_SHOT_PLANS})", show_default=False
+        ),
+    ] = ONE_SHOT_PLANS,
     input_shape: InputShape = None,
     mean_std: MeanStd = None,
     json: Json = False,
@@ -63,7 +70,7 @@ def prune(
         raise InputError("Give exactly one of --ratio, --speedup and --fit-on-chip.", hint="For example: --speedup 2")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio {ratio}: must be more than 0 and less than 1.")
-    parse(target=target, speedup=speedup, ship=ship)
+    parse(target=target, speedup=speedup, ship=ship, plans=plans)
     chosen = get_target(target, ship, device)
     require_calibration(chosen, data)
     new_file(out, (chosen.suffix, ".pt2"))
@@ -72,7 +79,7 @@ def prune(
     with results_only(json), RichProgress(messages()):
         network = load_network(model, weights, input_shape)
         images = None if data is None else labelled_images(network, data, mean_std)
-        asked = {**amount, "device": device, "fit_on_chip": fit_on_chip}
+        asked = {**amount, "device": device, "fit_on_chip": fit_on_chip, "plans": plans}
         result = _run(network, asked, {"target": target, "ship": ship, "data": images}, out)
     if json:
         reached = {"speedup": result.speedup, "speedup_grade": result.grade}

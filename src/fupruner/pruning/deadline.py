@@ -15,9 +15,9 @@ from fupruner.pruning.verify import LEAST
 
 TOLERANCE = 0.97
 """A slimmed network whose measured speed-up is below this share of the asked one is planned again."""
-WASTE = 1.08
+WASTE = 1.04
 """So is one above this share: it closes more than it has to."""
-CORRECTIONS = 2
+CORRECTIONS = 3
 """How often; each takes a plan and a comparison."""
 
 

@@ -20,6 +20,7 @@ from torch import fx
 
 from fupruner.errors import InputError
 from fupruner.options import Options
+from fupruner.progress import Advance, part
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.factors import Factors, closed_parts, of_branches, parts, scaled
 from fupruner.pruning.gates import GatedNetwork
@@ -61,9 +62,11 @@ def best_factors(
     """
     if planner.largest_speedup(importance) < speedup:
         return {}
-    trial = _Trial(planner, importance, speedup, loss)
-    starts = [trial.of(of_branches(importance.branches, weight)) for weight in weights[:plans]]
-    return _refined(trial, min(starts, key=lambda tried: tried.loss), plans).factors
+    weights = weights[:plans] if importance.branches else weights[:1]
+    with part("judge, plans", plans) as advance:
+        trial = _Trial(planner, importance, speedup, loss, advance)
+        starts = [trial.of(of_branches(importance.branches, weight)) for weight in weights]
+        return _refined(trial, min(starts, key=lambda tried: tried.loss), plans).factors
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,34 @@ class _Trial:
     """Makes plans with given factors and has them judged."""
 
     def __init__(
-        self, planner: Planner, importance: Importance, speedup: float, loss: Callable[[GatePlan], float]
+        self,
+        planner: Planner,
+        importance: Importance,
+        speedup: float,
+        loss: Callable[[GatePlan], float],
+        advance: Advance,
     ) -> None:
-        self.planner, self.importance, self.speedup, self.loss = planner, importance, speedup, loss
+        self.planner, self.importance, self.speedup, self.loss, self.advance = (
+            planner,
+            importance,
+            speedup,
+            loss,
+            advance,
+        )
         self.known: dict[tuple[bytes, frozenset[str]], float] = {}
         self.made = 0
 
     def of(self, factors: Factors) -> _Tried:
+        """One more plan; what closes the same as one before is not judged again."""
         self.made += 1
         try:
             plan = self.planner.for_speedup(scaled(self.planner, self.importance, factors), self.speedup)
         except InputError:
+            self.advance(1)
             return _Tried(factors, None, math.inf)
         if plan.key not in self.known:
             self.known[plan.key] = self.loss(plan)
+        self.advance(1)
         return _Tried(factors, plan, self.known[plan.key])
 
 
@@ -102,11 +119,11 @@ def _refined(trial: _Trial, best: _Tried, plans: int) -> _Tried:
     helped = True
     while helped and best.plan is not None:
         helped = False
-        for part in every:
+        for name in every:
             if trial.made >= plans:
                 return best
-            factor = STEP if part in closed_parts(best.plan) else 1 / STEP
-            tried = trial.of({**best.factors, part: factor * best.factors.get(part, 1.0)})
+            factor = STEP if name in closed_parts(best.plan) else 1 / STEP
+            tried = trial.of({**best.factors, name: factor * best.factors.get(name, 1.0)})
             if best.loss - tried.loss > HELPS * abs(best.loss):
                 best, helped = tried, True
     return best

@@ -42,7 +42,7 @@ class Device:
 
 
 def test_what_is_as_fast_as_asked_is_cut_as_planned() -> None:
-    device = Device(1.02)
+    device = Device(0.98)
     assert device.notes == []
     assert len(device.pruning.decisions) == 3
 
