@@ -48,18 +48,17 @@ def mean_difference(one: Sequence[Point], other: Sequence[Point]) -> dict[str, f
     return {"from": round(first, 2), "to": round(last, 2), "points": round(float((heights[0] - heights[1]).mean()), 2)}
 
 
-def curves_of(rows: Sequence[dict[str, Any]], network: str, ours: str) -> dict[str, list[Point]]:
-    """Curves by name, ours first; a method that was trained in several ways has a curve for each."""
-    names = {(row["method"], row["learns"]) for row in rows if row["network"] == network}
+def ways(rows: Sequence[dict[str, Any]], network: str, ours: str) -> list[tuple[str, str]]:
+    """What ours learnt from, and with which optimizer; only what was trained in the same way is compared."""
+    return sorted({(r["learns"], r["optimizer"]) for r in rows if (r["network"], r["method"]) == (network, ours)})
+
+
+def curves_of(rows: Sequence[dict[str, Any]], network: str, way: tuple[str, str], ours: str) -> dict[str, list[Point]]:
+    """Curves of the methods that were trained in one way, by name, ours first."""
+    found = [row for row in rows if (row["network"], (row["learns"], row["optimizer"])) == (network, way)]
+    names = sorted({row["method"] for row in found}, key=lambda name: (name != ours, name))
     return {
-        method if method.startswith(ours) else f"{method} ({learns})": joined(
-            [
-                (r["speedup"], r["accuracy"])
-                for r in rows
-                if (r["network"], r["method"], r["learns"]) == (network, method, learns)
-            ]
-        )
-        for method, learns in sorted(names, key=lambda name: (name[0] != ours, name))
+        name: joined([(row["speedup"], row["accuracy"]) for row in found if row["method"] == name]) for name in names
     }
 
 
@@ -67,23 +66,26 @@ def summary(rows: Sequence[dict[str, Any]], baselines: dict[str, float], ours: s
     """Levels and areas of all networks.
 
     Args:
-        rows: with network, method, learns, speedup and accuracy.
+        rows: with network, method, learns, optimizer, speedup and accuracy.
         baselines: accuracy of each network before.
         ours: the method that the others are compared with.
     """
     levels, areas = [], []
     for network, before in baselines.items():
-        curves = curves_of(rows, network, ours)
-        for drop in DROPS:
-            reached = {name: speedup_at(curve, before - drop) for name, curve in curves.items()}
-            level: dict[str, Any] = {"network": network, "accuracy": round(before - drop, 2), "drop": drop}
-            level |= {name: None if s is None else round(s, 2) for name, s in reached.items()}
-            mine = reached.get(ours)
-            level |= {f"{ours} over {name}": round(mine / s, 2) if mine and s else None
-                      for name, s in reached.items() if name != ours}  # fmt: skip
-            levels.append(level)
-        for name, curve in curves.items():
-            found = None if name == ours else mean_difference(curves.get(ours, []), curve)
-            if found:
-                areas.append({"network": network, "than": name, **found})
+        for way in ways(rows, network, ours):
+            curves = curves_of(rows, network, way, ours)
+            about = {"network": network, "learns": way[0], "optimizer": way[1]}
+            for drop in DROPS:
+                reached = {name: speedup_at(curve, before - drop) for name, curve in curves.items()}
+                level: dict[str, Any] = {**about, "accuracy": round(before - drop, 2), "drop": drop}
+                level |= {name: None if s is None else round(s, 2) for name, s in reached.items()}
+                mine = reached.get(ours)
+                level |= {f"{ours} over {name}": round(mine / s, 2) if mine and s else None
+                          for name, s in reached.items() if name != ours}  # fmt: skip
+                if any(reached.values()):
+                    levels.append(level)
+            for name, curve in curves.items():
+                found = None if name == ours else mean_difference(curves[ours], curve)
+                if found:
+                    areas.append({**about, "than": name, **found})
     return {"speedup_at_equal_accuracy": levels, "points_higher_at_equal_speedup": areas}

@@ -5,8 +5,8 @@ on all 5,000 validation images (standard error about half a point; less between 
 unpruned network in ONNX Runtime, one thread, batch 1, in turn with it; the median of three such comparisons, ``spread`` is their range.
 All networks ship with norms folded. n = 1 training per row, seed 0.
 
-Methods. All train for the same number of steps, with the same batches, augmentation, learning rates, weight decay and optimizer: momentum
-alone unless ``--optimizer muon`` is given, whose results need a file of their own (--out).
+Methods. All train for the same number of steps, with the same batches, augmentation, learning rates, weight decay and ``optimizer``, that
+of ours unless ``--optimizer sgd`` is given; only what was trained in the same way is compared.
 ``fupruner``: ``fupruner optimize`` with its defaults; the steps in which it prunes are part of its steps. ``fupruner-one-shot``: the same,
 but all gates are decided before the first step.
 ``torch-pruning`` 1.6.1: one shot, then all the steps. Zero-padded shortcuts are equivalent 1x1 convolutions there, since it cannot cut
@@ -17,9 +17,10 @@ after 60 steps on all validation images, which is in its favour: see ``search``.
 ``fastnas``: ModelOpt 0.47 searches widths (multiples of 8) within a share of the multiply-adds, judging by 1,000 validation images.
 ``learns``: from ``labels``; from the original's ``logits`` too; or from its ``maps`` at the ends of the stages as well, as ours does.
 
-A curve runs straight through all networks of a method that learn from the same, those included that came out worse than a faster one,
-and is never drawn on beyond them: an empty cell means that it begins below a level or does not fall to it. A level counts where a curve
-first falls to it. The area between two curves, over the logarithm of the speed-up where both are known, is given as its mean height.
+A curve runs straight through all networks of a method that were trained in the same way, those included that came out worse than a
+faster one, and is never drawn on beyond them: an empty cell means that it begins below a level or does not fall to it. A level counts
+where a curve first falls to it; levels that no curve has are left out. The area between two curves, over the logarithm of the speed-up
+where both are known, is given as its mean height.
 
     pip install torch-pruning==1.6.1 nvidia-modelopt==0.47.0 torchprofile==0.0.4  # for the comparison alone
     python benchmarks/peers.py --depth 20 --search 2.0 --rows fupruner@2.0 torch-pruning:maps@2.0 uniform:maps@2.0 fastnas:maps@0.45
@@ -44,7 +45,7 @@ from peer_networks import SETTINGS, Bench, Setting, smallest, timed
 from prune_oneshot import ENOUGH
 
 from fupruner.finish import hardware
-from fupruner.options import OptimizerName
+from fupruner.options import OptimizerName, Options
 
 OURS = "fupruner"
 STEPS = 60
@@ -64,10 +65,8 @@ Row = dict[str, Any]
 class Results:
     """The file of results: read before and written after every change, so that two runs can fill it."""
 
-    def __init__(self, path: Path, optimizer: str) -> None:
-        self.path, self.optimizer = path, optimizer
-        if self.read().get("optimizer", optimizer) != optimizer:
-            raise SystemExit(f"{path} has results of another optimizer.")
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def read(self) -> dict[str, Any]:
         """All that is there."""
@@ -89,9 +88,8 @@ class Results:
 
     def _write(self, found: dict[str, Any]) -> None:
         facts = {"hardware": hardware(), "torch": torch.__version__, "threads": 1, "images": 5000}
-        facts["optimizer"] = self.optimizer
         order = ("baselines", "speedup_at_equal_accuracy", "points_higher_at_equal_speedup", "rows", "search")
-        found["rows"].sort(key=lambda r: (r["network"], r["method"], r["learns"], r["speedup"]))
+        found["rows"].sort(key=lambda r: (r["network"], r["method"], r["learns"], r["optimizer"], r["speedup"]))
         found |= summary(found["rows"], found["baselines"], OURS)
         text = json.dumps({**facts, **{key: found[key] for key in order}, "not_compared": NOT_COMPARED}, indent=1)
         draft = self.path.with_suffix(f".{os.getpid()}")
@@ -101,22 +99,22 @@ class Results:
 
 def search(bench: Bench, results: Results, speedup: float) -> None:
     """Train settings of Torch-Pruning for a few steps, and uniformly scaled networks with their old and with new weights."""
+    about = {"network": bench.name, "optimizer": bench.options.optimizer, "asked": speedup}
     for setting, (ratio, fast) in _candidates(bench, results, speedup):
-        found = {
-            "network": bench.name,
-            "asked": speedup,
-            "setting": str(setting),
-            "ratio": ratio,
-            "speedup": round(fast, 3),
-        }
+        found = {**about, "setting": str(setting), "ratio": ratio, "speedup": round(fast, 3)}
         _try(bench, results, found, lambda s=setting, r=ratio: bench.narrow(bench.torch_pruned(s, r)))
     if speedup != FIRST:
         return
     share, fast = widest(bench, speedup)
     for scratch in (False, True):
         setting = "uniform, new weights" if scratch else "uniform, l2"
-        found = {"network": bench.name, "asked": speedup, "setting": setting, "ratio": share, "speedup": round(fast, 3)}
+        found = {**about, "setting": setting, "ratio": share, "speedup": round(fast, 3)}
         _try(bench, results, found, lambda s=scratch: bench.scaled(share, scratch=s))
+
+
+def _tried(bench: Bench, results: Results) -> list[Row]:
+    """Short trainings with the same optimizer."""
+    return [row for row in results.read()["search"] if row["optimizer"] == bench.options.optimizer]
 
 
 def _candidates(bench: Bench, results: Results, speedup: float) -> list[tuple[Setting, tuple[float, float]]]:
@@ -124,17 +122,14 @@ def _candidates(bench: Bench, results: Results, speedup: float) -> list[tuple[Se
     reached = smallest(bench, SETTINGS, speedup)
     if speedup == FIRST:
         return list(reached.items())
-    tried = {
-        r["setting"]: r["accuracy"]
-        for r in results.read()["search"]
-        if (r["network"], r["asked"]) == (bench.name, FIRST)
-    }
-    return sorted(reached.items(), key=lambda item: -tried.get(str(item[0]), 0.0))[:KEPT]
+    first = [row for row in _tried(bench, results) if (row["network"], row["asked"]) == (bench.name, FIRST)]
+    known = {row["setting"]: row["accuracy"] for row in first}
+    return sorted(reached.items(), key=lambda item: -known.get(str(item[0]), 0.0))[:KEPT]
 
 
 def _try(bench: Bench, results: Results, found: Row, make: Any) -> None:
     """One short training, unless it is known; the same network for another asked speed-up is not trained again."""
-    named = [r for r in results.read()["search"] if all(r[k] == found[k] for k in ("network", "setting", "ratio"))]
+    named = [r for r in _tried(bench, results) if all(r[k] == found[k] for k in ("network", "setting", "ratio"))]
     if any(r["asked"] == found["asked"] for r in named):
         return
     if named:
@@ -157,7 +152,7 @@ def widest(bench: Bench, speedup: float) -> tuple[float, float]:
 
 def chosen(bench: Bench, results: Results, speedup: float) -> tuple[Setting, float]:
     """The setting of Torch-Pruning that the search found for a speed-up, and its ratio for this network."""
-    tried = [r for r in results.read()["search"] if r["asked"] == speedup and not r["setting"].startswith("uniform")]
+    tried = [r for r in _tried(bench, results) if r["asked"] == speedup and not r["setting"].startswith("uniform")]
     own = [r for r in tried if r["network"] == bench.name]
     best = max(own or tried, key=lambda r: r["accuracy"])
     setting = next(s for s in SETTINGS if str(s) == best["setting"])
@@ -197,14 +192,14 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="sgd")
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default=Options().optimizer)
     parser.add_argument("--search", nargs="+", type=float, default=[], metavar="SPEEDUP")
     parser.add_argument("--rows", nargs="+", default=[], metavar="METHOD[:LEARNS]@VALUE")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    results = Results(options.out, options.optimizer)
+    results = Results(options.out)
     bench = Bench(options.depth, options.epochs, options.seed, options.runs / "files", options.optimizer)
     if bench.name not in results.read()["baselines"]:
         results.baseline(bench.name, bench.accuracy(bench.baseline))
@@ -215,7 +210,7 @@ def main() -> None:
         named, _, value = text.partition("@")
         method, _, learns = named.partition(":")
         key = {"network": bench.name, "method": method, "learns": learns or "maps", "asked": float(value),
-               "epochs": options.epochs, "seed": options.seed}  # fmt: skip
+               "optimizer": options.optimizer, "epochs": options.epochs, "seed": options.seed}  # fmt: skip
         if any(all(row[name] == key[name] for name in key) for row in results.read()["rows"]):
             continue
         row = {**key, **measure(bench, results, method, key["learns"], key["asked"], options.runs)}
