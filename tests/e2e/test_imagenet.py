@@ -27,6 +27,7 @@ PAGE = (ROOT / "docs" / "how-to" / "imagenet.md").read_text(encoding="utf-8")
 CLASSES = ("n01440764", "n01443537", "n01484850")
 SMALL = {
     "batch_size": 24, "epochs": 1, "speedup": 1.3, "max_drop": 100, "calibration_images": 24, "compensate": False, "decisions": 2,
+    "plans": 5,
 }  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

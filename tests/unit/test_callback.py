@@ -57,8 +57,11 @@ def test_gates_are_decided_at_set_steps_and_the_result_is_what_was_trained(fusio
     pruning = callback(model, fusion=fusion)
     assert pruning.module.training
     run(pruning, 20)
-    assert [d.step for d in pruning.decisions] == [4, 8, 12]
-    assert [d.closed for d in pruning.decisions] == sorted(d.closed for d in pruning.decisions)
+    steps = [d.step for d in pruning.decisions]
+    assert steps[:3] == [4, 8, 12]
+    assert set(steps[3:]) <= {12}  # planned again where it is not as fast as asked, or much faster
+    closed = [d.closed for d in pruning.decisions[:3]]
+    assert closed == sorted(closed)
     trained = copy.deepcopy(pruning.module).eval()
     result = pruning.finish()
     assert_same_function(trained, result.module, IMAGES, tolerance=tolerance)

@@ -62,6 +62,8 @@ def freeze(
         except InputError as error:
             note(f"came out at {measured:.2f}x instead of {asked:.2f}x; {str(error).splitlines()[0]}")
             break
+        if pruning.plan is not None and pruning.plan.key in {cut.plan.key for cut in tried}:
+            break  # plans are no finer than this
         note(f"came out at {measured:.2f}x instead of {asked:.2f}x: planned again, {decision.closed} gates closed")
         tried.append(_cut(pruning, example_inputs, measure))
     enough = [cut for cut in tried if cut.speedup >= TOLERANCE * asked]
