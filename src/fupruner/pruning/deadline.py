@@ -62,10 +62,10 @@ def freeze(
         except InputError as error:
             note(f"came out at {measured:.2f}x instead of {asked:.2f}x; {str(error).splitlines()[0]}")
             break
-        if pruning.plan is not None and pruning.plan.key in {cut.plan.key for cut in tried}:
-            break  # plans are no finer than this
-        note(f"came out at {measured:.2f}x instead of {asked:.2f}x: planned again, {decision.closed} gates closed")
-        tried.append(_cut(pruning, example_inputs, measure))
+        known = next((cut for cut in tried if cut.plan.key == _plan(pruning).key), None)
+        if known is None:
+            note(f"came out at {measured:.2f}x instead of {asked:.2f}x: planned again, {decision.closed} gates closed")
+        tried.append(known or _cut(pruning, example_inputs, measure))
     enough = [cut for cut in tried if cut.speedup >= TOLERANCE * asked]
     best = min(enough, key=_speedup) if enough else max(tried, key=_speedup)
     pruning.adopt(best.plan)
@@ -73,9 +73,13 @@ def freeze(
 
 
 def _cut(pruning: DynamicPruning, inputs: tuple[Tensor, ...], measure: Callable[[fx.GraphModule], float]) -> Cut:
-    assert pruning.plan is not None  # noqa: S101 - the deadline has passed
     module = slim(pruning.network, inputs)
-    return Cut(module, pruning.plan, measure(module))
+    return Cut(module, _plan(pruning), measure(module))
+
+
+def _plan(pruning: DynamicPruning) -> GatePlan:
+    assert pruning.plan is not None  # noqa: S101 - the deadline has passed
+    return pruning.plan
 
 
 def _speedup(cut: Cut) -> float:

@@ -5,7 +5,7 @@ import torch
 from fupruner.pruning.deadline import TOLERANCE, WASTE, freeze
 from fupruner.pruning.dynamic import DynamicPruning
 from fupruner.pruning.importance import Importance
-from fupruner.pruning.plan import Planner
+from fupruner.pruning.plan import GatePlan, Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.schedule import BudgetSchedule
 from unit.pruning import nets
@@ -17,13 +17,13 @@ ASKED = 1.6
 class Device:
     """Runs every network ``factor`` times as fast as the plan that it was cut by predicts."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float, asked: float = ASKED) -> None:
         self.network = nets.gated(nets.Residual(64), 3, 8, 8)
         planner = Planner(self.network, Pricer(self.network, ByWork()), "made-up", 16)
         random = np.random.default_rng(0).uniform(0.01, 1.0, self.network.groups.labelling.units)
         scores = Importance("random", random, {b.name: 3.0 for b, _ in self.network.branches})
-        self.scored, self.notes = 0, list[str]()
-        self.pruning = DynamicPruning(self.network, planner, self._score(scores), BudgetSchedule(ASKED, 0, 20, 3))
+        self.scored, self.notes, self.measured = 0, list[str](), list[GatePlan]()
+        self.pruning = DynamicPruning(self.network, planner, self._score(scores), BudgetSchedule(asked, 0, 20, 3))
         for step in self.pruning.schedule.steps():
             self.pruning.decide(step)
         self.factor = factor
@@ -38,6 +38,7 @@ class Device:
 
     def measure(self, _module) -> float:
         record = self.pruning.plan.record
+        self.measured.append(self.pruning.plan)
         return self.factor * record.baseline_ms / record.predicted_ms
 
 
@@ -59,6 +60,14 @@ def test_what_is_too_slow_or_much_too_fast_is_planned_again_with_the_same_scores
     assert device.scored == 3
     assert device.cut.plan is device.pruning.plan
     assert (device.network.is_open == device.cut.plan.is_open).all()
+
+
+def test_the_same_plan_is_measured_once() -> None:
+    """Where plans are coarse, asking for a little more or less may bring the same one."""
+    device = Device(1.045, asked=1.02)
+    kept = [plan.key for plan in device.measured]
+    assert len(kept) == len(set(kept))
+    assert len(device.pruning.decisions) > len(kept) + 2
 
 
 def test_less_is_closed_by_what_matters_least() -> None:
