@@ -1,7 +1,7 @@
 """Where does fusion help a plan? CIFAR-10 ResNets pruned with every fusion level.
 
-For each target, level and asked speed-up: the plan that ``optimize`` would make first (Fisher scores on 1,024 training images,
-branches weighed jointly), cut, compensated by least squares on 512 training images, and fused at that level. Given are the accuracy
+For each target, level and asked speed-up: a plan (Fisher scores on 1,024 training images, branches weighed jointly; ``optimize`` refines
+it part by part), cut, compensated by least squares on 512 training images, and fused at that level. Given are the accuracy
 on the first 2,000 validation images before any training, the predicted speed-up over the unfused original, multiply-adds (and those
 of the same function with its shortcuts as Adds), Adds and identity filters of the fused network (of those that all gated shortcuts
 carried), and whole blocks that are gone. Nothing is timed: the costs of cpu are a table of layers timed on this machine, those of ncs2
@@ -35,7 +35,7 @@ from fupruner.pruning.factors import scaled
 from fupruner.pruning.importance import fisher
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_factors, compensated_loss
+from fupruner.pruning.trade import WEIGHTS, best_factors, compensated_loss
 from fupruner.targets.base import Target
 from fupruner.targets.registry import get_target
 from fupruner.training.data import load_data
@@ -61,7 +61,7 @@ def planned(graph: fx.GraphModule, task: Classification, target: Target, level: 
     _, log = fuse_graph(graph, INPUTS, level, cost_model=cost_model)
     network, planner = make_planner(graph, INPUTS, target, log)
     scores = fisher(network, task, 1024)
-    factors = best_factors(planner, scores, asked, compensated_loss(network, graph, task))
+    factors = best_factors(planner, scores, asked, compensated_loss(network, graph, task), plans=len(WEIGHTS))
     plan = planner.for_speedup(scaled(planner, scores, factors), asked)
     network.set(plan.is_open, plan.closed_branches)
     inputs = [task.inputs(batch) for batch in task.calibration_batches(512)]

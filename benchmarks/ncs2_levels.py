@@ -36,7 +36,7 @@ from fupruner.pruning.factors import scaled
 from fupruner.pruning.importance import criterion
 from fupruner.pruning.prepare import make_planner
 from fupruner.pruning.slim import slim
-from fupruner.pruning.trade import best_factors, compensated_loss
+from fupruner.pruning.trade import WEIGHTS, best_factors, compensated_loss
 from fupruner.targets.registry import get_target
 from fupruner.training.data import load_data
 from fupruner.training.task import Classification
@@ -87,7 +87,7 @@ def measure(
     if speedup > 1:
         network, planner = make_planner(graph, inputs, target, fusion)
         scores = criterion("fisher")(network, task, 512)
-        factors = best_factors(planner, scores, speedup, compensated_loss(network, graph, task))
+        factors = best_factors(planner, scores, speedup, compensated_loss(network, graph, task), plans=len(WEIGHTS))
         scores = scaled(planner, scores, factors)
         plan = planner.for_speedup(scores, speedup)
         predicted = plan.record.baseline_ms / plan.record.predicted_ms

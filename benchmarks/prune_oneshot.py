@@ -2,8 +2,8 @@
 
 Measured: for asked speed-ups of 1.2, 1.5 and 2, held to what ONNX Runtime measures on this machine's processor (batch 1, one thread, in
 turn with the baseline), top-1 accuracy on validation images of (1) the slimmed network, (2) with batch norms re-estimated, (3) compensated
-by least squares; scores by the empirical Fisher of the gates, corrected by judging plans as a whole, as ``fupruner prune`` does with
-data (seconds of that: ``judging``). Calibration uses 512 training images. The checkpoints were trained on JPEG
+by least squares; scores by the empirical Fisher of the gates, those of branches multiplied by what five plans, judged as a whole, decide
+(``fupruner prune`` judges eight; seconds of that: ``weighing``). Calibration uses 512 training images. The checkpoints were trained on JPEG
 images. Seconds are those of a machine that may be shared.
 
 Torch-Pruning (GroupTaylorImportance on the same 512 images, uniform ratios in steps of 0.05, widths as they come or rounded to 8) starts
@@ -41,7 +41,7 @@ from fupruner.pruning.gates import insert_gates
 from fupruner.pruning.importance import fisher
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
-from fupruner.pruning.trade import best_factors, compensated_loss
+from fupruner.pruning.trade import WEIGHTS, best_factors, compensated_loss
 from fupruner.pruning.verify import verified_plan
 from fupruner.targets.base import Target
 from fupruner.targets.registry import get_target
@@ -168,8 +168,8 @@ def ours(graph: Any, task: Classification, baseline: Path, target: Target, image
     rows = []
     for asked in SPEEDUPS:
         started = time.perf_counter()
-        factors = best_factors(planner, importance, asked, compensated_loss(network, graph, task))
-        judging = time.perf_counter() - started
+        factors = best_factors(planner, importance, asked, compensated_loss(network, graph, task), plans=len(WEIGHTS))
+        weighing = time.perf_counter() - started
         found = verified_plan(planner, scaled(planner, importance, factors), asked, target, baseline, inputs)
         small: Any = found.module
         normed = copy.deepcopy(small)
@@ -179,7 +179,8 @@ def ours(graph: Any, task: Classification, baseline: Path, target: Target, image
         seconds = time.perf_counter() - started
         none, norms, least_squares = (accuracy(module, task, images) for module in (small, normed, made_up))
         rows.append({"asked": asked, "speedup": found.speedup, "branches": len(found.plan.closed_branches), "none": none,
-                     "norms": norms, "compensated": least_squares, "seconds": seconds, "judging": judging})  # fmt: skip
+                     "norms": norms, "compensated": least_squares, "seconds": seconds,
+                     "weight": max(factors.values(), default=1.0), "weighing": weighing})  # fmt: skip
         print("  {speedup:.2f}x, {branches} blocks gone: {none:.1f}".format(**rows[-1]), end="")
         print(" -> norms {norms:.1f}, compensated {compensated:.1f} ({seconds:.0f} s)".format(**rows[-1]), flush=True)
     return rows
