@@ -22,7 +22,7 @@ FLAGS = {
         "--json", "--level", "--out", "--weights", "MODEL"},
     "prune": {
         "--data", "--device", "--fit-on-chip", "--help", "--input-shape", "--mean-std",
-        "--json", "--out", "--ratio", "--ship", "--speedup",
+        "--json", "--out", "--plans", "--ratio", "--ship", "--speedup",
         "--target", "--weights", "MODEL",
     },
     "bench": {"--device", "--help", "--json", "--target", "--threads", "FILE"},

@@ -199,7 +199,7 @@ def test_prune_passes_the_ratio_and_exports(recorder: Recorder, tmp_path: Path) 
     result = invoke("prune", DIGITS, "--ratio", 0.5, "--out", tmp_path / "pruned.onnx")
     assert result.exit_code == 0, result.output
     how = {"target": "cpu", "ship": "auto", "data": None}
-    assert recorder.calls[0] == ("prune", {"ratio": 0.5, "device": None, "fit_on_chip": False, **how})
+    assert recorder.calls[0] == ("prune", {"ratio": 0.5, "device": None, "fit_on_chip": False, "plans": 8, **how})
     assert recorder.calls[1] == ("export", {"path": tmp_path / "pruned.onnx", **how})
     assert "Predicted time on cpu (table): 1.00 ms -> 0.500 ms." in result.stdout
     assert "Speed-up over the original (measured): 1.90x." in result.stdout
