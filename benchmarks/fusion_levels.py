@@ -29,7 +29,7 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import cost, shapes
 from fupruner.graph.trace import trace
 from fupruner.models.resolve import load_model
-from fupruner.options import parse_options
+from fupruner.options import Options
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.factors import scaled
 from fupruner.pruning.importance import fisher
@@ -88,7 +88,7 @@ def trained(depth: int, task: Classification, target: str, level: str, asked: fl
     both = (halves["searched_final"] + result.final.accuracy) / 2
     return {
         "epochs": epochs,
-        "optimizer": parse_options({}).optimizer,
+        "optimizer": Options().optimizer,
         "accuracy": both,
         "speedup": result.speedup,
         "trained_macs": result.final.macs,

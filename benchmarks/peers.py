@@ -26,7 +26,8 @@ where both are known, is given as its mean height.
     python benchmarks/peers.py --depth 20 --search 2.0 --rows fupruner@2.0 torch-pruning:maps@2.0 uniform:maps@2.0 fastnas:maps@0.45
 
 A row is METHOD[:LEARNS]@SPEEDUP (for fastnas: share of the multiply-adds). Rows and searches that are there are kept. On one core a row
-takes about 5 minutes for ResNet-20, 20 for ResNet-56; --runs and --out say where files go. Needs ../shared/data.
+takes about 5 minutes for ResNet-20, 20 for ResNet-56; OMP_NUM_THREADS says on how many cores networks are trained, --runs and --out where
+files go. Needs ../shared/data.
 """
 
 from __future__ import annotations

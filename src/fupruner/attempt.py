@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from torch import Tensor, fx, nn
@@ -138,8 +137,8 @@ def scorer(setting: Setting) -> Callable[[GatedNetwork], Importance]:
 
 def judge(setting: Setting, network: GatedNetwork) -> Callable[[GatePlan], float]:
     """Loss of what a plan would leave of a network as it is now, see ``trade.compensated_loss``."""
-    loss, journal = cache(lambda: compensated_loss(network, setting.graph, setting.task)), setting.trainer.journal
-    return lambda plan: float(journal.once("loss of a plan", lambda: loss()(plan)))
+    loss, journal = compensated_loss(network, setting.graph, setting.task), setting.trainer.journal
+    return lambda plan: float(journal.once("loss of a plan", lambda: loss(plan)))
 
 
 def corrector(

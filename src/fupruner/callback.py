@@ -6,7 +6,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, final
 
@@ -24,7 +23,7 @@ from fupruner.pruning.deadline import freeze
 from fupruner.pruning.dynamic import Decision, DynamicPruning
 from fupruner.pruning.dynamic_state import restore, state_of
 from fupruner.pruning.factors import Factors
-from fupruner.pruning.gates import require_prunable
+from fupruner.pruning.gates import GatedNetwork, require_prunable
 from fupruner.pruning.importance import Importance, criterion
 from fupruner.pruning.plan import GatePlan
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
@@ -124,7 +123,12 @@ class PruningCallback:
         budget = BudgetSchedule(speedup, max(1, round(last / decisions)), last, decisions)
         score = criterion(importance)
         self._pruning = DynamicPruning(
-            network, planner, lambda n: score(n, data, calibration_images), budget, self._correct, self._judge(data)
+            network,
+            planner,
+            lambda n: score(n, data, calibration_images),
+            budget,
+            self._correct,
+            self._judge(network, data),
         )
         self.step, self.frozen, self._plans = 0, False, plans
         self.epochs: list[LoopEpoch] = []
@@ -238,16 +242,15 @@ class PruningCallback:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def _judge(self, data: Calibration) -> Callable[[GatePlan], float] | None:
+    def _judge(self, network: GatedNetwork, data: Calibration) -> Callable[[GatePlan], float] | None:
         """Loss of what a plan would leave; plans of a network that takes several inputs are not judged."""
         if len(self.example_inputs) > 1:
             return None
-
-        made = cache(lambda: compensated_loss(self._pruning.network, self.original, data))
+        of_plan = compensated_loss(network, self.original, data)
 
         def loss(plan: GatePlan) -> float:
             with self._on_cpu():
-                return made()(plan)
+                return of_plan(plan)
 
         return loss
 

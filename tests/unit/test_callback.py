@@ -252,6 +252,7 @@ def test_batches_may_be_anything():
         ({"deadline": 0.0}, "deadline is 0.0"),
         ({"deadline": 1.5}, "deadline is 1.5"),
         ({"decisions": 0}, "0 decisions"),
+        ({"plans": 0}, "0 plans"),
         ({"importance": "fischer"}, "Unknown importance 'fischer'"),
     ],
 )

@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from torch import fx
 
 from fupruner.errors import InputError
-from fupruner.options import Options
 from fupruner.progress import Advance, part
 from fupruner.pruning.compensate import compensate
 from fupruner.pruning.factors import Factors, closed_parts, of_branches, parts, scaled
@@ -47,7 +47,7 @@ def best_factors(
     speedup: float,
     loss: Callable[[GatePlan], float],
     *,
-    plans: int = Options().plans,
+    plans: int,
     weights: Sequence[float] = WEIGHTS,
 ) -> Factors:
     """Factors on the scores of parts whose plan for a speed-up has the least loss found when judged as a whole.
@@ -78,26 +78,17 @@ class _Tried:
     loss: float
 
 
+@dataclass
 class _Trial:
-    """Makes plans with given factors and has them judged."""
+    """Makes plans with given factors and has them judged; ``advance`` is told of each."""
 
-    def __init__(
-        self,
-        planner: Planner,
-        importance: Importance,
-        speedup: float,
-        loss: Callable[[GatePlan], float],
-        advance: Advance,
-    ) -> None:
-        self.planner, self.importance, self.speedup, self.loss, self.advance = (
-            planner,
-            importance,
-            speedup,
-            loss,
-            advance,
-        )
-        self.known: dict[tuple[bytes, frozenset[str]], float] = {}
-        self.made = 0
+    planner: Planner
+    importance: Importance
+    speedup: float
+    loss: Callable[[GatePlan], float]
+    advance: Advance
+    known: dict[tuple[bytes, frozenset[str]], float] = field(default_factory=dict)
+    made: int = 0
 
     def of(self, factors: Factors) -> _Tried:
         """One more plan; what closes the same as one before is not judged again."""
@@ -105,11 +96,11 @@ class _Trial:
         try:
             plan = self.planner.for_speedup(scaled(self.planner, self.importance, factors), self.speedup)
         except InputError:
-            self.advance(1)
             return _Tried(factors, None, math.inf)
+        finally:
+            self.advance(1)
         if plan.key not in self.known:
             self.known[plan.key] = self.loss(plan)
-        self.advance(1)
         return _Tried(factors, plan, self.known[plan.key])
 
 
@@ -134,7 +125,7 @@ def compensated_loss(
 ) -> Callable[[GatePlan], float]:
     """A function from a plan to the mean loss of what is left, in nats per sample, after least squares on other images.
 
-    The gates of the network are put back after each call.
+    The gates of the network are put back after each call. Calibration images are drawn once, at the first.
 
     Args:
         network: with the weights that the plan is for.
@@ -144,15 +135,19 @@ def compensated_loss(
         judged: further ones to judge on. Fewer are divided in the same ratio, by batches; a single batch serves for both.
 
     Raises:
-        InputError: there are no calibration images.
+        InputError: by the first call, if there are no calibration images.
     """
-    batches = list(task.calibration_batches(images + judged))
-    if not batches:
-        raise InputError("There are no calibration images to judge plans by.")
-    fitted, others = _divided(task, batches, images / (images + judged))
-    inputs = (task.inputs(batches[0])[:1],)
+
+    @cache
+    def drawn() -> tuple[list[Any], list[Any]]:
+        batches = list(task.calibration_batches(images + judged))
+        if not batches:
+            raise InputError("There are no calibration images to judge plans by.")
+        return _divided(task, batches, images / (images + judged))
 
     def loss(plan: GatePlan) -> float:
+        fitted, others = drawn()
+        inputs = (task.inputs(fitted[0])[:1],)
         before = (network.is_open, network.closed_branches, network.softness)
         network.set(plan.is_open, plan.closed_branches)
         try:

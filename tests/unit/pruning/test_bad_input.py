@@ -54,6 +54,7 @@ def prune(model: Callable[[], nn.Module] = nets.Chain, **how: Any) -> None:
         ({"ratio": 0.5, "data": Noise(classes=50)}, "cannot be computed: Target .* is out of bounds"),
         ({"ratio": 0.5, "data": Noise(poison=True)}, "fisher scores are not numbers"),
         ({"ratio": 0.5, "data": NoImages()}, "There are no calibration images"),
+        ({"speedup": 1.5, "data": Noise(), "plans": 0}, "plans = 0"),
     ],
 )
 def test_what_cannot_be_done_is_said(how: dict[str, Any], message: str) -> None:

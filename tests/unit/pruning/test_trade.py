@@ -88,7 +88,7 @@ def test_a_part_is_made_dearer_or_cheaper_where_that_helps(network: GatedNetwork
     def loss(plan: GatePlan) -> float:
         return 3.0 + ((part in closed_parts(plan)) == closed)
 
-    found = best_factors(plans, given, 1.3, loss, weights=(1.0,))
+    found = best_factors(plans, given, 1.3, loss, plans=32, weights=(1.0,))
     assert (part in closed_parts(plans.for_speedup(scaled(plans, given, found), 1.3))) != closed
     changed = {name: factor for name, factor in found.items() if factor != 1.0}
     assert len(changed) == 1  # what helps nothing is left as it is
@@ -126,7 +126,7 @@ def test_out_of_reach_nothing_is_judged(network: GatedNetwork) -> None:
     def never(plan: GatePlan) -> float:
         raise AssertionError
 
-    assert best_factors(planner(network), scores(network, 1.0), 1e6, never) == {}
+    assert best_factors(planner(network), scores(network, 1.0), 1e6, never, plans=32) == {}
 
 
 def test_loss_of_a_plan_is_that_of_what_is_left_and_gates_are_put_back() -> None:
