@@ -55,6 +55,7 @@ class Setting:
         judge: the same task with validation data that the search does not look at, or ``task`` where there is none.
         fusion: of fusing the original at the level asked for.
         baseline_file: the original as shipped, to be timed against.
+        shipping: what shipping alone gains, see ``verify.shipping_speedup``.
         folder: where files of attempts go.
         trainer: trains networks, so that a run can be cut off anywhere; its journal keeps what is measured.
     """
@@ -68,6 +69,7 @@ class Setting:
     options: Options
     fusion: FusionLog
     baseline_file: Path
+    shipping: float
     folder: Path
     progress: Progress
     trainer: Trainer = field(default_factory=Trainer)
@@ -107,7 +109,12 @@ def run_attempt(setting: Setting, number: int, asked: float) -> Outcome:
     """
     options, task = setting.options, setting.task
     network, planner = make_planner(
-        setting.graph, setting.example_inputs, setting.target, setting.fusion, fit=setting.options.fit_on_chip
+        setting.graph,
+        setting.example_inputs,
+        setting.target,
+        setting.fusion,
+        shipping=setting.shipping,
+        fit=options.fit_on_chip,
     )
     total = options.epochs * task.steps_per_epoch
     budget = BudgetSchedule(asked, 0, max(1, round(options.pruning_share * total)), options.decisions)

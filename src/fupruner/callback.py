@@ -30,7 +30,7 @@ from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.schedule import BudgetSchedule
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_factors, compensated_loss
-from fupruner.pruning.verify import measured_speedup
+from fupruner.pruning.verify import measured_speedup, shipping_speedup
 from fupruner.results import LoopEpoch, LoopResult
 from fupruner.targets.registry import get_target
 from fupruner.training.custom import Calibration, Loss, first_of
@@ -115,7 +115,8 @@ class PruningCallback:
         data = Calibration(calibration, loss, inputs, self._place)
         self.target = get_target(target, ship).adapted(self.original, calibration_images_of(data))
         _, fused = fuse_graph(self.original, self.example_inputs, fusion, cost_model=self.target.cost_model())
-        network, planner = make_planner(self.original, self.example_inputs, self.target, fused)
+        shipping = shipping_speedup(self.target, self.original, self.example_inputs)
+        network, planner = make_planner(self.original, self.example_inputs, self.target, fused, shipping=shipping)
         require_prunable(network)
         self.module: fx.GraphModule = network.graph_module.train()
         planner.for_speedup(criterion("l2")(network, None, 0), speedup)  # refuse now what no plan can reach

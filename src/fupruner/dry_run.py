@@ -14,6 +14,7 @@ from fupruner.options import parse_options
 from fupruner.progress import Progress, watching
 from fupruner.pruning.factors import scaled
 from fupruner.pruning.prepare import make_planner
+from fupruner.pruning.verify import shipping_speedup
 from fupruner.records import Preview
 from fupruner.search import FIRST
 from fupruner.targets.registry import get_target
@@ -47,10 +48,11 @@ def preview(
     device = device.adapted(graph, calibration_images(task))
     _, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model())
     nowhere = Path()  # nothing is written
-    setting = Setting(graph, graph, inputs, task, task, device, options, fusion, nowhere, nowhere, progress)
+    shipping = shipping_speedup(device, graph, inputs, threads=options.threads)
+    setting = Setting(graph, graph, inputs, task, task, device, options, fusion, nowhere, shipping, nowhere, progress)
     progress.stage("score and plan", None)
-    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip)
-    asked = options.speedup or FIRST
+    network, planner = make_planner(graph, inputs, device, fusion, shipping=shipping, fit=options.fit_on_chip)
+    asked = options.speedup or shipping * FIRST
     importance = scorer(setting)(network)
     planner.for_speedup(importance, asked)  # refuse first what is out of reach
     factors = corrector(setting, planner, judge(setting, network))(importance, asked)

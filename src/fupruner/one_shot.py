@@ -24,7 +24,7 @@ from fupruner.pruning.plan import Planner, require_share
 from fupruner.pruning.prepare import fuse_as_planned, make_planner, room_on_chip
 from fupruner.pruning.slim import slim
 from fupruner.pruning.trade import best_factors, compensated_loss
-from fupruner.pruning.verify import measured_speedup, verified_plan
+from fupruner.pruning.verify import measured_speedup, shipping_speedup, verified_plan
 from fupruner.records import Plan
 from fupruner.results import PruneResult
 from fupruner.targets.base import Target
@@ -146,7 +146,8 @@ def _load(
     graph, log = fuse_graph(traced, inputs, "none" if fusion == "none" else "basic")
     if fusion not in ("none", "basic"):
         _, log = fuse_graph(graph, inputs, fusion, cost_model=target.cost_model())
-    network, planner = make_planner(graph, inputs, target, log, share_tensors=True)
+    shipping = shipping_speedup(target, graph, inputs)
+    network, planner = make_planner(graph, inputs, target, log, shipping=shipping, share_tensors=True)
     require_prunable(network)
     if data is not None:
         require_fit(graph, calibration_inputs(data, 1))

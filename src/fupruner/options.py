@@ -73,7 +73,7 @@ class Options(BaseModel):
     )
     calibration_images: int = Field(1024, ge=1, description="Training images that scores and norms are taken from.")
     plans: int = Field(32, ge=1, description="Plans that are made and judged as a whole before training.")
-    attempts: int = Field(3, ge=1, description="How many speed-ups are tried when none is asked for.")
+    attempts: int = Field(4, ge=1, description="How many speed-ups are tried when none is asked for.")
     pruning_share: float = Field(
         0.15, gt=0, le=1, description="Share of the steps in which gates open and close; recovery has the rest."
     )

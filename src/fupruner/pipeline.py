@@ -32,6 +32,7 @@ from fupruner.pruning.gates import require_prunable
 from fupruner.pruning.hints import folded_teacher
 from fupruner.pruning.importance import criterion
 from fupruner.pruning.prepare import make_planner
+from fupruner.pruning.verify import shipping_speedup
 from fupruner.records import Figures, FusionLog, Measurement
 from fupruner.results import FuseResult, PruneResult, RunResult
 from fupruner.runs.checkpoints import Checkpoints
@@ -45,7 +46,7 @@ from fupruner.runs.scalars import require_tensorboard
 from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
-from fupruner.training.parallel import join
+from fupruner.training.parallel import World, join
 from fupruner.training.task import CalibrationData, Task, calibration_images, cautions, proof_inputs
 
 
@@ -194,7 +195,7 @@ def optimize(
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
     calibration = proof_inputs(task)
     fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)
-    _require_reachable(graph, inputs, device, fusion, options)
+    _require_reachable(graph, inputs, device, fusion, options, trainer.journal.world)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):
         if run.writes:
@@ -216,10 +217,12 @@ def carry_out(
         run.event("started", model=name, version=__version__)
         looked_at, held_out = RecordedTask(task, trainer.journal, lambda: trainer.is_current).divided()
         progress = Catching(progress, lambda: trainer.is_catching_up)
+        progress.stage("measure the original", None)
+        shipping = shipping_speedup(target, graph, inputs, threads=options.threads)
         setting = Setting(
             graph=graph, teacher=folded_teacher(graph, inputs), example_inputs=inputs, task=looked_at, judge=held_out, target=target,
-            options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), folder=run.path, progress=progress,
-            trainer=trainer,
+            options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), shipping=shipping, folder=run.path,
+            progress=progress, trainer=trainer,
         )  # fmt: skip
         for line in cautions(task, options.max_drop):
             progress.note(line)
@@ -234,10 +237,17 @@ def carry_out(
 
 
 def _require_reachable(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: Target, fusion: FusionLog, options: Options
-) -> None:
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: RecordedTarget, fusion: FusionLog, options: Options, world: World
+) -> None:  # fmt: skip
     """Refuse before anything is written or trained what no plan can reach."""
-    network, planner = make_planner(graph, inputs, device, fusion, fit=options.fit_on_chip, share_tensors=True)
+
+    def shipping() -> float:  # past the journal, which a resume reads from where it was begun
+        return shipping_speedup(device.target, graph, inputs, threads=options.threads)
+
+    gained = 1.0 if options.speedup is None else world.share(shipping)
+    network, planner = make_planner(
+        graph, inputs, device, fusion, shipping=gained, fit=options.fit_on_chip, share_tensors=True
+    )
     require_prunable(network)
     if options.speedup is not None:
         planner.for_speedup(criterion("l2")(network, None, 0), options.speedup)
@@ -252,7 +262,6 @@ def _original_accuracy(setting: Setting, file: Path) -> float:
 
 def _baseline(setting: Setting) -> Figures:
     """Export, measure and judge the original."""
-    setting.progress.stage("measure the original", None)
     target, file = setting.target, setting.baseline_file
     (target.reference or target).export(setting.graph, setting.example_inputs, file)
     latency = target.compare([file], setting.example_inputs, threads=setting.options.threads).measurements[0]

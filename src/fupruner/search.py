@@ -13,11 +13,14 @@ from fupruner.records import Figures
 from fupruner.runs.run_folder import RunFolder
 
 FIRST = 1.5
-"""The first speed-up asked for."""
+"""The first speed-up asked for, over what shipping alone gains."""
 STEP = 1.5
 """At most this factor lies between a speed-up that met the requirement and the next, as long as nothing has failed."""
 CLOSE = 1.08
 """A gain of less than this factor is not worth another attempt."""
+FURTHER = 1.15
+"""At least this factor lies between them then: what was lost in one attempt is uncertain by half a point on a few thousand images,
+too much to end a search on while nothing has failed, and the last word is spoken on other images in any case."""
 AIM = 0.8
 """Share of what may be lost that an attempt is expected to lose: figures of validation data are uncertain."""
 LEAST = 0.1
@@ -26,7 +29,7 @@ LEAST = 0.1
 
 @dataclass
 class Bracket:
-    """Speed-ups known to meet the requirement and known not to, with what was lost there.
+    """Speed-ups, over what shipping alone gains, known to meet the requirement and known not to, with what was lost there.
 
     What is lost is taken to grow with the square of the logarithm of the speed-up, as a loss that is quadratic in gates does.
 
@@ -57,6 +60,8 @@ class Bracket:
         if self.passed == 1.0 and self.failed == math.inf:
             return FIRST
         likely = self._likely()
+        if self.failed == math.inf:
+            return max(likely, self.passed * FURTHER)
         if self.passed == 1.0:
             likely = max(likely, CLOSE)
         if likely < self.passed * CLOSE or self.failed <= self.passed * CLOSE:
@@ -90,21 +95,22 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
     """
     bracket, good, outcomes = Bracket(setting.options.max_drop), list[Outcome](), list[Outcome]()
     for number in range(1, (1 if setting.options.speedup else setting.options.attempts) + 1):
-        asked = setting.options.speedup or bracket.next()
-        if asked is None:
+        following = bracket.next()
+        if following is None:
             break
+        asked = setting.options.speedup or setting.shipping * following
         try:
             outcome = run_attempt(setting, number, asked)
         except (InputError, DivergedError) as error:
             if setting.options.speedup or (isinstance(error, DivergedError) and not outcomes):
                 raise
             setting.progress.note(str(error).splitlines()[0])
-            bracket.tell(asked, math.inf)
+            bracket.tell(asked / setting.shipping, math.inf)
             continue
         outcomes.append(outcome)
         drop = baseline.accuracy - outcome.figures.accuracy
         satisfied = drop <= setting.options.max_drop
-        bracket.tell(asked, drop)
+        bracket.tell(asked / setting.shipping, drop)
         _record(setting, run, baseline, outcomes)
         if satisfied and outcome.speedup > max([1.0, *(o.speedup for o in good)]):  # never slower than the original
             keep(setting, run, outcome)

@@ -56,6 +56,15 @@ def test_killed_again_and_again_it_comes_to_the_same_network(finished_run: runs.
     require_equal(run, expected)
 
 
+def test_killed_run_that_ships_in_int8_comes_to_the_same_network(finished_run: runs.Finished, tmp_path: Path) -> None:
+    expected, run, command = tmp_path / "expected", tmp_path / "run", [*finished_run.command, "--ship", "int8"]
+    assert runs.fupruner([*command, "--out", str(expected)], tmp_path / "log") in (0, 1), log(tmp_path)
+    points = int(log(tmp_path).split()[-1])
+    assert runs.fupruner([*command, "--out", str(run)], tmp_path / "log", at=points // 3) == -signal.SIGKILL
+    assert runs.fupruner(["resume", str(run)], tmp_path / "log") in (0, 1), log(tmp_path)
+    require_equal(run, expected)
+
+
 def test_finished_run_is_left_as_it_is(finished_run: runs.Finished, tmp_path: Path) -> None:
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in finished_run.folder.iterdir()}
     assert runs.fupruner(["resume", str(finished_run.folder)], tmp_path / "log") == 0

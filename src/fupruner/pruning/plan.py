@@ -49,18 +49,19 @@ class Planner:
         target: name, for the record.
         alignment: channel counts that the target likes, see ``Target.alignment``.
         precision: of weights as shipped, for budgets in bytes.
-        before: what the original costs as the user has it now, where that is in another number format; speed-ups are over that.
+        shipping: how much faster the unpruned network is in the number format that it ships in than the original as the user has it
+            now, see ``verify.shipping_speedup``; speed-ups are over the latter.
         room: bytes of weights as shipped that every plan for a speed-up has to fit into, see ``Target.on_chip_bytes``; None for no limit.
     """
 
     def __init__(
         self, network: GatedNetwork, pricer: Pricer, target: str, alignment: int, precision: str = "float32",
-        before: Pricer | None = None, room: float | None = None,
+        shipping: float = 1.0, room: float | None = None,
     ) -> None:  # fmt: skip
         self.network, self.pricer, self.target, self.precision = network, pricer, target, precision
         self.alignment, self.bundle = max(1, alignment), max(1, alignment // 2)
         self.search, self.room = Search(network, pricer, self.bundle), room
-        self.all_open, self.baseline_ms = self.search.all_open, (before or pricer).unfused()
+        self.all_open, self.baseline_ms = self.search.all_open, shipping * pricer.unfused()
 
     def for_speedup(self, importance: Importance, speedup: float) -> GatePlan:
         """The plan of least loss whose predicted time is the baseline's divided by ``speedup``.

@@ -26,7 +26,7 @@ BESIDE_WEIGHTS = 0.99
 
 
 def make_planner(
-    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog, *, fit: bool = False,
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], target: Target, fusion: FusionLog, *, shipping: float = 1.0, fit: bool = False,
     share_tensors: bool = False,
 ) -> tuple[GatedNetwork, Planner]:  # fmt: skip
     """Gates in a fresh copy of a graph, and a planner for them on a target.
@@ -36,6 +36,7 @@ def make_planner(
         inputs: tensors, batch first.
         target: decides what pays.
         fusion: of fusing the graph; what ships is fused at the same level.
+        shipping: of the unpruned network, see ``verify.shipping_speedup``.
         fit: whether the weights have to fit on the target's chip.
         share_tensors: let the gated network use the graph's own weights; for networks that are not trained.
 
@@ -47,14 +48,8 @@ def make_planner(
     reserved = reservable(graph, inputs, fusion, cost_model, max(1, target.alignment // 2))
     network = insert_gates(graph, activations=level != "none", reserved=reserved, share_tensors=share_tensors)
     pricer = Pricer(network, cost_model, "fused" if level == "aggressive" else "cheaper")
-    return network, planner_for(network, pricer, target, fit=fit)
-
-
-def planner_for(network: GatedNetwork, pricer: Pricer, target: Target, *, fit: bool = False) -> Planner:
-    """A planner whose speed-ups are over the original as the target's reference ships it, or as the target itself does."""
     room = room_on_chip(target) if fit else None
-    before = None if target.reference is None else Pricer(network, target.reference.cost_model())
-    return Planner(network, pricer, target.name, target.alignment, target.precision, before, room)
+    return network, Planner(network, pricer, target.name, target.alignment, target.precision, shipping, room)
 
 
 def room_on_chip(target: Target) -> float:

@@ -10,7 +10,7 @@ from fupruner.graph import cost, shapes
 from fupruner.pruning.importance import l2
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
-from fupruner.pruning.verify import measured_speedup, verified_plan
+from fupruner.pruning.verify import measured_speedup, shipping_speedup, verified_plan
 from fupruner.records import Comparison, Fact, LayerTime, Measurement
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from unit.pruning import nets
@@ -126,6 +126,33 @@ def test_a_speedup_is_aimed_at_and_not_only_just_missed() -> None:
     planner, target, file, inputs = setup(0.97)
     found = verified_plan(planner, l2(planner.network), 1.6, target, file, inputs)
     assert found.speedup >= 0.99 * 1.6
+
+
+class Halving(Stubborn):
+    """A device whose number format takes half the time of the original's."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.reference = Stubborn(share)
+        self.reference.made = self.made
+
+    def export(self, module: nn.Module, example_inputs: tuple[Tensor, ...], path: Path) -> ExportResult:
+        result = super().export(module, example_inputs, path)
+        self.made[path] /= 2
+        return result
+
+
+def test_what_shipping_alone_gains_is_measured_beside_the_original() -> None:
+    graph, inputs = nets.graph_of(nets.Residual(64), 3, 8, 8), (torch.randn(1, 3, 8, 8),)
+    target = Halving(0.8)
+    assert shipping_speedup(target, graph, inputs) == pytest.approx(1 / 0.6)
+    assert len(target.made) == 2
+
+
+def test_nothing_is_measured_where_the_original_ships_in_the_same_format() -> None:
+    target = Stubborn(0.8)
+    assert shipping_speedup(target, nets.graph_of(nets.Residual(64), 3, 8, 8), (torch.randn(1, 3, 8, 8),)) == 1.0
+    assert not target.made
 
 
 def test_what_ships_is_what_is_measured() -> None:
