@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -187,7 +188,9 @@ def _prune(
             if until // setting.task.steps_per_epoch > step // setting.task.steps_per_epoch:  # an epoch will be told of
                 log.timed(_speedup(setting, pruning, slim(network, inputs)))
             _train(setting, network.graph_module, hints(setting.graph, network), log, optimizer, step, until, total)
-    cut = freeze(pruning, inputs, lambda slimmed: _speedup(setting, pruning, slimmed), setting.progress.note)
+    cut = freeze(
+        pruning, inputs, lambda slimmed, enough: _speedup(setting, pruning, slimmed, enough), setting.progress.note
+    )
     log.timed(cut.speedup)
     return cut.module
 
@@ -219,14 +222,17 @@ def _fused(setting: Setting, pruning: DynamicPruning, slimmed: fx.GraphModule) -
     return fuse_as_planned(pruning.network, slimmed, inputs, setting.options.fusion, cost_model)
 
 
-def _speedup(setting: Setting, pruning: DynamicPruning, module: fx.GraphModule) -> float:
+def _speedup(
+    setting: Setting, pruning: DynamicPruning, module: fx.GraphModule, confirm_from: float = math.inf
+) -> float:
     """Measured speed-up of a network against the baseline; where it ships with fewer operators, that form is timed."""
     moves = pruning.plan.record.moves if pruning.plan is not None else ()
     if pruning.network.shortcuts or any(move.kind != "channels" for move in moves):
         module, _ = _fused(setting, pruning, module)
     return measured_speedup(
-        setting.target, setting.baseline_file, module, setting.example_inputs, threads=setting.options.threads
-    )
+        setting.target, setting.baseline_file, module, setting.example_inputs, threads=setting.options.threads,
+        confirm_from=confirm_from,
+    )  # fmt: skip
 
 
 def _ship(setting: Setting, slimmed: fx.GraphModule, pruning: DynamicPruning, history: History, number: int) -> Outcome:

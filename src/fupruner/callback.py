@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -268,7 +269,7 @@ class PruningCallback:
             self._pruning.decide(step)
             if step >= deadline:
                 with self._on_cpu():
-                    freeze(self._pruning, self.example_inputs, lambda cut: self._speedup(self._fused(cut)), log.info)
+                    freeze(self._pruning, self.example_inputs, self._cut_speedup, log.info)
                 self.frozen = True
         for module, mode in modes.items():
             module.training = mode
@@ -284,12 +285,15 @@ class PruningCallback:
         network, cost_model = self._pruning.network, self.target.cost_model()
         return fuse_as_planned(network, slimmed.eval(), self.example_inputs, self.fusion, cost_model)[0]
 
-    def _speedup(self, module: fx.GraphModule) -> float:
+    def _cut_speedup(self, cut: fx.GraphModule, enough: float) -> float:
+        return self._speedup(self._fused(cut), enough)
+
+    def _speedup(self, module: fx.GraphModule, confirm_from: float = math.inf) -> float:
         """Measured in turn with the original, as both ship."""
         with tempfile.TemporaryDirectory(prefix="fupruner-") as folder:
             file = Path(folder) / f"original{self.target.suffix}"
             (self.target.reference or self.target).export(self.original, self.example_inputs, file)
-            return measured_speedup(self.target, file, module, self.example_inputs)
+            return measured_speedup(self.target, file, module, self.example_inputs, confirm_from=confirm_from)
 
     def _device(self) -> torch.device:
         return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
