@@ -64,6 +64,8 @@ class Bracket:
             return max(likely, self.passed * FURTHER)
         if self.passed == 1.0:
             likely = max(likely, CLOSE)
+        elif self.failed > self.passed * CLOSE**2:  # by how much it failed is as uncertain: there is room in the middle
+            likely = max(likely, math.sqrt(self.passed * self.failed))
         if likely < self.passed * CLOSE or self.failed <= self.passed * CLOSE:
             return None
         return likely

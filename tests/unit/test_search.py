@@ -63,7 +63,14 @@ def test_goes_on_as_long_as_nothing_has_failed(lost: float) -> None:
     assert bracket.next() is None
 
 
-@pytest.mark.parametrize("tried", [[(1.5, 0.7), (2.0, 5.0)], [(1.5, 0.1), (1.5 * CLOSE * 0.99, 1.5)]])
+def test_halves_the_bracket_where_little_is_expected_of_more_than_half() -> None:
+    bracket = Bracket(1.0)
+    bracket.tell(1.5, 0.7)
+    bracket.tell(2.0, 5.0)
+    assert bracket.next() == math.sqrt(3.0)
+
+
+@pytest.mark.parametrize("tried", [[(1.5, 0.7), (1.5 * CLOSE**2 * 0.99, 5.0)], [(1.5, 0.1), (1.5 * CLOSE * 0.99, 1.5)]])
 def test_ends_when_no_further_gain_is_likely(tried: list[tuple[float, float]]) -> None:
     bracket = Bracket(1.0)
     for speedup, lost in tried:
