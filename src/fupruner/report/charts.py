@@ -54,9 +54,9 @@ def trade_off(run: RunReport) -> Chart:
     """Accuracy against latency: baseline, every attempt, the network that was kept, and the Pareto front."""
     (old, new), metric = run.looked_at, run.metric
     baseline = Point("baseline", old.latency_ms, old.accuracy)
-    kept = Point("kept", new.latency_ms, new.accuracy)
-    met = [_point(attempt) for attempt in run.attempts if attempt.satisfied]
-    missed = [_point(attempt) for attempt in run.attempts if not attempt.satisfied]
+    kept = Point("kept", run.drawn_at(run.summary.speedup), new.accuracy)
+    met = [_point(run, attempt) for attempt in run.attempts if attempt.satisfied]
+    missed = [_point(run, attempt) for attempt in run.attempts if not attempt.satisfied]
     best = front([baseline, kept, *met, *missed])
     floor = old.accuracy - run.summary.requirement.max_drop
     reach = [0.0, 1.08 * max(point.latency_ms for point in (baseline, kept, *met, *missed))]
@@ -131,5 +131,5 @@ def _by_name(layers: Sequence[LayerTime]) -> dict[str, float]:
     return found
 
 
-def _point(attempt: Attempt) -> Point:
-    return Point(f"attempt {attempt.attempt}", attempt.latency_ms, attempt.accuracy)
+def _point(run: RunReport, attempt: Attempt) -> Point:
+    return Point(f"attempt {attempt.attempt}", run.drawn_at(attempt.speedup), attempt.accuracy)

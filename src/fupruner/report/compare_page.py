@@ -74,9 +74,9 @@ def trade_off(runs: Sequence[RunReport]) -> Chart:
     clouds, kept = [], []
     for place, (run, name) in enumerate(zip(runs, names(runs), strict=True)):
         old, new = run.summary.baseline, run.summary.final
-        points = [Point(f"{name}: attempt {a.attempt}", a.latency_ms, a.accuracy) for a in run.attempts]
+        points = [Point(f"{name}: attempt {a.attempt}", run.drawn_at(a.speedup), a.accuracy) for a in run.attempts]
         points.append(Point(f"{name}: original", old.latency_ms, old.accuracy))
-        kept.append(Point(f"{name}: kept", new.latency_ms, new.accuracy))
+        kept.append(Point(f"{name}: kept", run.drawn_at(run.summary.speedup), new.accuracy))
         colour, symbol = SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)]
         clouds.append(cloud(html.escape(name), points, colour, symbol))
     best = front(kept)

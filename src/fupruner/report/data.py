@@ -112,6 +112,13 @@ class RunReport(Record):
             after.model_copy(update={"accuracy": self.judgement.searched_final}),
         )
 
+    def drawn_at(self, speedup: float) -> float:
+        """Milliseconds at which a network is drawn: the original's, divided by the speed-up over it that was timed in turn.
+
+        Its own milliseconds were measured at another time, and a machine is not equally fast at all times.
+        """
+        return self.summary.baseline.latency_ms / speedup
+
     @property
     def model(self) -> str:
         """What the log calls the model, or an empty string."""

@@ -93,6 +93,7 @@ def _trade_off(run: RunReport, drawn: dict[str, Chart]) -> Section:
     tables = (Table("Attempts", columns, rows, text_columns=2),) if rows else ()
     lines = (
         "Up and to the left is better. The front joins the networks that no other one beats in both.",
+        "Each network was timed in turn with the original, and is drawn at the original's latency divided by that speed-up.",
         *words.which_data(elsewhere=run.is_judged_elsewhere, of_the_search=True),
     )
     return Section("trade-off", f"{run.metric.title} against latency", lines, (drawn["trade-off"],), tables)

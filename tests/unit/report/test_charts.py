@@ -44,6 +44,16 @@ def test_trade_off_shows_every_network_once(tmp_path: Path) -> None:
     assert trace(chart, "accuracy required")["y"] == [90.0, 90.0]
 
 
+def test_networks_are_drawn_by_speedups_and_not_by_milliseconds_of_different_times(tmp_path: Path) -> None:
+    run = read_run(build_run(tmp_path / "run"))
+    slower = tuple(a.model_copy(update={"latency_ms": 1.3 * a.latency_ms}) for a in run.attempts)
+    chart = charts(run.model_copy(update={"attempts": slower}))["trade-off"]
+    met = [attempt for attempt in run.attempts if attempt.satisfied]
+    original = run.summary.baseline.latency_ms
+    assert trace(chart, "attempt, requirement met")["x"] == pytest.approx([original / a.speedup for a in met])
+    assert trace(chart, "kept")["x"] == pytest.approx([original / run.summary.speedup])
+
+
 def test_widths_has_a_bar_per_layer_and_marks_what_is_gone(tmp_path: Path) -> None:
     chart = drawn(tmp_path, layers=60)["widths"]
     assert len(trace(chart, "before")["x"]) == len(trace(chart, "after")["x"]) == 60
