@@ -36,8 +36,18 @@ def story(run: RunReport) -> str:
     return (
         f"Asked for: {goal} on {summary.target}. Latency at batch 1 went from {words.latency(summary.baseline)} to "
         f"{words.latency(summary.final)}. The run took {words.duration(summary.seconds)}{tried}; the network that was "
-        f"kept was trained for {words.plural(summary.epochs, 'epoch')}." + "".join(f" {line}" for line in judged)
+        f"kept was trained for {words.plural(summary.epochs, 'epoch')}."
+        + "".join(f" {line}" for line in (*judged, *_refused(run)))
     )
+
+
+def _refused(run: RunReport) -> list[str]:
+    """Say which attempts were good enough in the search alone."""
+    numbers = sorted(run.judgement.refused) if run.judgement else []
+    if not numbers:
+        return []
+    noun = "Attempt" if len(numbers) == 1 else "Attempts"
+    return [f"{noun} {words.ranges(numbers)} met the requirement in the search, but not there."]
 
 
 def summary_table(run: RunReport) -> Table:

@@ -122,3 +122,12 @@ def test_attempts_are_drawn_beside_figures_of_the_same_images(tmp_path: Path) ->
     assert (trace(chart, "baseline")["y"], trace(chart, "kept")["y"]) == ([77.0], [76.0])
     assert trace(chart, "accuracy required")["y"] == [76.0, 76.0]
     assert "did not look at" in story(run)
+    assert "but not there" not in story(run)
+
+
+@pytest.mark.parametrize(("refused", "words"), [((2,), "Attempt 2 met"), ((5, 3, 1), "Attempts 1, 3, 5 met")])
+def test_attempts_that_did_not_hold_elsewhere_are_named(refused: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run")
+    judgement = Judgement(divided=True, searched_baseline=77.0, searched_final=76.0, refused=refused)
+    (folder / "judgement.json").write_text(judgement.model_dump_json())
+    assert f"{words} the requirement in the search, but not there." in story(read_run(folder))
