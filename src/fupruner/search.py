@@ -101,6 +101,8 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
         if following is None:
             break
         asked = setting.options.speedup or setting.shipping * following
+        if asked <= 1:  # the format that it ships in is slower than the original's, and what could be kept must not be
+            break
         try:
             outcome = run_attempt(setting, number, asked)
         except (InputError, DivergedError) as error:

@@ -121,6 +121,22 @@ def test_what_shipping_alone_gains_is_where_a_search_begins(shipping: float, mon
     )
 
 
+def test_nothing_slower_than_the_original_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where shipping alone makes a network slower, half of the way to it may be no gain."""
+    tried: list[float] = []
+
+    def attempt(setting: Any, number: int, asked: float) -> Any:
+        tried.append(asked)
+        return SimpleNamespace(figures=SimpleNamespace(accuracy=80.0), speedup=asked)
+
+    monkeypatch.setattr("fupruner.search.run_attempt", attempt)
+    monkeypatch.setattr("fupruner.search._record", lambda *_: None)
+    setting: Any = SimpleNamespace(options=Options(max_drop=0.5), shipping=0.8, progress=Silent())
+    original: Any = SimpleNamespace(accuracy=90.0)
+    assert search(setting, SimpleNamespace(), original) == []  # type: ignore[arg-type]
+    assert tried == pytest.approx([0.8 * FIRST])
+
+
 def _alone(attempts: int) -> list[float]:
     """Speed-ups that a bracket asks for where nothing is gained by shipping."""
     bracket, tried = Bracket(0.5), list[float]()
