@@ -80,7 +80,7 @@ def peers(table: Row) -> Iterator[Row]:
         }
         levels = ", ".join(f"{drop:g} points: {ratio}" for drop, ratio in ratios.items())
         yield _row(
-            f"ResNet-{depth}, 3 epochs: speed-up over Torch-Pruning's at equal accuracy, at least", RATIO,
+            f"ResNet-{depth}, 3 epochs: speed-up over Torch-Pruning's at accuracies that both reach, at least", RATIO,
             min(ratios.values(), default=None), n=1, levels=levels,
         )  # fmt: skip
 
