@@ -19,8 +19,8 @@ STEP = 1.5
 CLOSE = 1.08
 """A gain of less than this factor is not worth another attempt."""
 FURTHER = 1.15
-"""At least this factor lies between them then: what was lost in one attempt is uncertain by half a point on a few thousand images,
-too much to end a search on while nothing has failed, and the last word is spoken on other images in any case."""
+"""At least this factor lies between two attempts as long as nothing has failed: what was lost in one of them is uncertain by half a point
+on a few thousand images, too much to end a search on, and the last word is spoken on other images in any case."""
 AIM = 0.8
 """Share of what may be lost that an attempt is expected to lose: figures of validation data are uncertain."""
 LEAST = 0.1
@@ -101,7 +101,7 @@ def search(setting: Setting, run: RunFolder, baseline: Figures) -> list[Outcome]
         if following is None:
             break
         asked = setting.options.speedup or setting.shipping * following
-        if asked <= 1:  # the format that it ships in is slower than the original's, and what could be kept must not be
+        if asked <= 1:  # it ships in a format that is slower than the original's; nothing slower than that is kept
             break
         try:
             outcome = run_attempt(setting, number, asked)
