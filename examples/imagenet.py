@@ -1,6 +1,6 @@
-"""All of ImageNet, read from disk as it is needed: ResNet-18 or another network of torchvision made faster.
+"""ImageNet in crops of random sizes, by loaders of PyTorch: ResNet-18 or another network of torchvision made faster.
 
-FOLDER holds one folder per class below ``train`` and below ``val``; it stays on disk, so its size does not matter. One GPU, or several:
+FOLDER holds one folder per class below ``train`` and below ``val``, and stays on disk. One GPU, or several:
 
     python examples/imagenet.py FOLDER --weights resnet18.pth --out runs/resnet18
     torchrun --nproc-per-node 8 examples/imagenet.py FOLDER --weights resnet18.pth --out runs/resnet18

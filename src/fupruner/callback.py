@@ -71,6 +71,7 @@ class PruningCallback:
         speedup: wanted on the target, more than 1.
         total_steps: of the loop.
         target: for alignment, cost and timing.
+        ship: number format of the file that is timed, see ``Options.ship``.
         inputs: what of a batch goes into the network; the first thing of it unless given.
         importance: a name of ``pruning.importance.CRITERIA``.
         fusion: level at which the pruned network is fused; where shortcuts become filters by it, their channels are gated too.

@@ -20,6 +20,8 @@ from fupruner.cli import app
 from fupruner.options import Options, read_options
 from fupruner.targets.cpu import CpuTarget
 from fupruner.targets.latency_table import LatencyTable
+from fupruner.training import decode
+from fupruner.training.data import load_data
 from small_runs import without_clocks
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +77,24 @@ def test_the_page_shows_the_options_file() -> None:
     assert read_options(file).model_fields_set >= {"epochs", "batch_size", "max_drop"}
 
 
-def test_the_command_of_the_page_runs(
-    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_part_of_the_images_is_taken_as_on_the_page(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("imagenet").symlink_to(images)
     exec(re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0].replace(", 28)", ", 12)"), {})  # noqa: S102
     assert len(list(Path("imagenet_part", "train").glob("*/*.JPEG"))) == 36
     assert len(list(Path("imagenet_part", "val").glob("*/*.JPEG"))) == 18
+    data = load_data("imagenet_part", image_shape=(3, 64, 64))
+    assert (len(data.train), data.classes) == (36, CLASSES)
+
+
+def test_the_command_of_the_page_runs_and_leaves_images_on_disk(
+    images: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("imagenet").symlink_to(images)
+    monkeypatch.setattr(decode, "_MEMORY_LIMIT", 20 * 3 * 64 * 64)  # holds those of val
     there = {
         "resnet18.pth": weights,
         "examples/imagenet.toml": ROOT / "examples" / "imagenet.toml",
@@ -96,6 +108,8 @@ def test_the_command_of_the_page_runs(
     chosen = read_options(tmp_path / "run" / "options.toml")
     assert (chosen.weight_decay, chosen.augment, chosen.batch_size, chosen.epochs) == (1e-4, "standard", 24, 1)
     assert (tmp_path / "run" / "model.onnx").is_file()
+    assert "48 images in imagenet/train would need" in re.sub(r"\s+", " ", result.output)
+    assert "18 images in" not in result.output
 
 
 def test_the_example_reads_images_from_disk(images: Path, weights: Path, tmp_path: Path) -> None:

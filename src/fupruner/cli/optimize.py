@@ -133,7 +133,7 @@ def _load(
     get_target(options.target, options.ship, options.device)
     loaded = load_model(model, weights)
     images = read_images(loaded, data, **look)
-    inputs = example_inputs(tuple(images.train.images.shape[1:]))
+    inputs = example_inputs(images.train.image_shape)
     check_labels(images, outputs_of(loaded.module, inputs))
     task = labelled_images(images, options)
     for note in images.notes:

@@ -68,7 +68,7 @@ def read_images(
     known = loaded.input_shape if shape is None else shape_of_inputs(None, shape, loaded.name)
     mean, std = statistics(mean_std) if mean_std is not None else (loaded.mean, loaded.std)
     images = load_data(data, image_shape=known, mean=mean, std=std, **splits)
-    size = "x".join(map(str, images.train.images.shape[1:]))
+    size = "x".join(map(str, images.train.image_shape))
     guesses = []
     if known is None:
         guesses.append(f"Images are taken at {size}, like the first one; --input-shape says what the network takes.")

@@ -65,7 +65,7 @@ def _run(given: SweepFile, out: Path, ray: str | None) -> fupruner.SweepResult:
     get_target(options.target, options.ship, options.device)
     loaded = load_model(given.model, given.weights)
     images = read_images(loaded, given.data, given.splits, given.input_shape, given.mean_std)
-    inputs = example_inputs(tuple(images.train.images.shape[1:]))
+    inputs = example_inputs(images.train.image_shape)
     check_labels(images, outputs_of(loaded.module, inputs))
     with RichProgress(messages()) as progress:
         for note in images.notes:

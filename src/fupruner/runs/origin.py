@@ -52,7 +52,7 @@ def named_source(
     model: str, weights: Path | None, data: str, images: ImageData, augment: AugmentName, splits: dict[str, str]
 ) -> Source:
     """How the command line named model and images; files get their full names."""
-    channels, height, width = images.train.images.shape[1:]
+    channels, height, width = images.train.image_shape
     return Source(
         model=_full_name(model), weights=None if weights is None else str(weights.resolve()),
         data=",".join(_full_name(part) for part in data.split(",")), image_shape=(channels, height, width),

@@ -1,7 +1,8 @@
-"""Labelled images in memory, and the batches that networks are trained, calibrated and judged on."""
+"""Labelled images, and the batches that networks are trained, calibrated and judged on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fupruner.errors import DataError
+from fupruner.training.ahead import read_ahead
 from fupruner.training.augment import AUGMENTATIONS, AugmentName, gather
-from fupruner.training.decode import decode, image_shape_of
+from fupruner.training.decode import Undecoded, bytes_of, decode, image_shape_of
 from fupruner.training.digits import read_digits
 from fupruner.training.folders import read_class_folders
 from fupruner.training.seeds import generator
@@ -21,7 +23,8 @@ from fupruner.training.tables import parquet_files, read_hub, read_parquet
 Batch = tuple[Tensor, Tensor]
 Statistics = tuple[float, ...]
 
-_STATISTICS_FROM = 10_000
+_STATISTICS_FROM = 4_000
+_AT_ONCE = 250  # images that statistics are taken from at a time
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,13 @@ class Split:
     """Images and labels of one split.
 
     Attributes:
-        images: bytes (N, C, H, W).
+        images: bytes (N, C, H, W), or what decodes them when they are asked for.
         labels: class indices (N,), int64.
         mean: per channel, of pixels in 0..1, that batches are normalised with.
         std: likewise.
     """
 
-    images: Tensor
+    images: Tensor | Undecoded
     labels: Tensor
     mean: Statistics
     std: Statistics
@@ -45,7 +48,13 @@ class Split:
 
     def part(self, indices: Tensor) -> Split:
         """Some of the images, by index, with their labels."""
-        return Split(self.images[indices], self.labels[indices], self.mean, self.std)
+        images = self.images.part(indices) if isinstance(self.images, Undecoded) else self.images[indices]
+        return Split(images, self.labels[indices], self.mean, self.std)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return tuple(self.images.shape[1:])
 
     def batches(
         self,
@@ -79,18 +88,27 @@ class Split:
         count = len(self)
         order = torch.randperm(count, generator=generator(seed, epoch)) if shuffle else torch.arange(count)
         end = count - count % batch_size if drop_last and count >= batch_size else count
-        for index, first in enumerate(range(0, end, batch_size)):
-            if index < start:
-                continue
-            chosen = order[first : min(first + batch_size, end)]
-            images = gather(self.images, chosen, AUGMENTATIONS[augment], generator(seed, epoch, index))
-            yield self.normalise(images.to(device)), self.labels[chosen].to(device)
+
+        def batch(index: int) -> tuple[Tensor, Tensor]:
+            chosen = order[index * batch_size : min((index + 1) * batch_size, end)]
+            return self._varied(chosen, augment, generator(seed, epoch, index)), self.labels[chosen]
+
+        indices = range(start, math.ceil(end / batch_size))
+        for images, labels in read_ahead(batch, indices) if isinstance(self.images, Undecoded) else map(batch, indices):
+            yield self.normalise(images.to(device)), labels.to(device)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes (B, C, H, W) to float32 with the split's mean and standard deviation taken out."""
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         return images.float().sub_(mean * 255).div_(std * 255)
+
+    def _varied(self, chosen: Tensor, augment: AugmentName, generator: torch.Generator) -> Tensor:
+        """Bytes (B, C, H, W) of the images at these indices, augmented."""
+        images = self.images
+        if isinstance(images, Undecoded):
+            images, chosen = images[chosen], torch.arange(len(chosen))
+        return gather(images, chosen, AUGMENTATIONS[augment], generator)
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,7 @@ def load_data(
     train_split: str = "train",
     validation_split: str = "validation",
 ) -> ImageData:
-    """Read a data set into memory.
+    """Read a data set into memory; images stay encoded where memory does not hold all pixels of a split, see ``decode``.
 
     Args:
         source: ``digits``; a folder of class folders, or of splits that are such folders; parquet files with the
@@ -138,7 +156,8 @@ def load_data(
             a source of one split is divided.
 
     Raises:
-        DataError: the source is not there, is laid out in another way, has unusable images or labels, or is too large.
+        DataError: the source is not there, is laid out in another way, has unusable images or labels, or is too large
+            and not in files of one image each.
     """
     raw = _read(source, SplitNames(train_split, validation_split))
     if image_shape is None:
@@ -146,8 +165,7 @@ def load_data(
     if len(image_shape) != 3:
         raise DataError(f"The model takes inputs of shape {'x'.join(map(str, image_shape))}, which are no images.")
     channels, height, width = image_shape
-    train = decode(raw.train, (channels, height, width))
-    validation = decode(raw.validation, (channels, height, width))
+    train, validation = (decode(split, (channels, height, width)) for split in (raw.train, raw.validation))
     if mean is None or std is None:
         mean, std = _statistics(train)
     if not len(mean) == len(std) == channels:
@@ -159,8 +177,18 @@ def load_data(
         mean=mean,
         std=std,
         augment=raw.augment,
-        notes=raw.notes,
+        notes=(*raw.notes, *_undecoded_notes(train, validation)),
     )
+
+
+def _undecoded_notes(*splits: Tensor | Undecoded) -> Iterator[str]:
+    for images in splits:
+        if isinstance(images, Undecoded):
+            needed = bytes_of(images.split, images.image_shape) / 2**30
+            yield (
+                f"{len(images)} images in {images.split.where} would need {needed:.1f} GiB of memory: they are decoded when they are "
+                "needed, again each time."
+            )
 
 
 def _read(source: str, names: SplitNames) -> RawData:
@@ -181,11 +209,20 @@ def _read(source: str, names: SplitNames) -> RawData:
     return read_class_folders(path, names)
 
 
-def _statistics(images: Tensor) -> tuple[Statistics, Statistics]:
-    """Mean and standard deviation per channel, of pixels in 0..1; a constant channel keeps its scale."""
-    pixels = images[:_STATISTICS_FROM].float().div_(255)
-    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
-    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, torch.ones_like(std)).tolist())
+def _statistics(images: Tensor | Undecoded) -> tuple[Statistics, Statistics]:
+    """Mean and standard deviation per channel, of pixels in 0..1; a constant channel keeps its scale.
+
+    They come from images evenly spaced over all of them, which may lie in the order of their classes.
+    """
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), _STATISTICS_FROM), dtype=torch.float64).round().long()
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for indices in chosen.split(_AT_ONCE):
+        for channel, pixels in enumerate(images[indices].unbind(1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
+    values, shares = torch.arange(256, dtype=torch.float64) / 255, counts / counts.sum(1, keepdim=True)
+    mean = shares @ values
+    std = (shares @ values.square() - mean.square()).clamp_min(0).sqrt()
+    return tuple(mean.tolist()), tuple(torch.where(std > 1e-9, std, torch.ones_like(std)).tolist())
 
 
 def calibration(split: Split, n: int, seed: int) -> Batch:

@@ -1,9 +1,12 @@
-"""Encoded images of any size to one block of bytes in memory."""
+"""Encoded images of any size to bytes of one size: all of them at once where memory holds them, otherwise when they are asked for."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,39 +37,85 @@ def image_shape_of(split: RawSplit) -> Shape:
         return (1 if image.mode in ("1", "L") else 3, image.height, image.width)
 
 
-def decode(split: RawSplit, shape: Shape) -> Tensor:
-    """Decode a split, converted to the channels and brought to the size of ``shape``.
+@dataclass(frozen=True)
+class Undecoded:
+    """Images that are decoded anew whenever they are asked for, by index, as from a tensor of bytes (N, C, H, W).
+
+    Attributes:
+        split: the encoded images.
+        image_shape: channels, height and width that they are brought to, see :func:`decode`.
+    """
+
+    split: RawSplit
+    image_shape: Shape
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return (len(self), *self.image_shape)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Bytes (B, C, H, W) of the images at these indices (B,).
+
+        Raises:
+            DataError: an image is corrupt or no longer there.
+        """
+        return _decoded(self.split, indices.tolist(), self.image_shape)
+
+    def part(self, indices: Tensor) -> Undecoded:
+        """The images at these indices, not decoded."""
+        return Undecoded(self.split.take(indices.tolist()), self.image_shape)
+
+
+def decode(split: RawSplit, shape: Shape) -> Tensor | Undecoded:
+    """A split, converted to the channels and brought to the size of ``shape``.
 
     An image of another size is scaled, keeping its proportions, until it covers the size (until it exceeds it by
     one seventh where the size is above 64 pixels), and its centre is cut out.
 
     Returns:
-        Bytes (N, C, H, W).
+        Bytes (N, C, H, W); where they would need more than 4 GiB, what decodes them when they are asked for.
 
     Raises:
-        DataError: an image is corrupt, the channels are neither 1 nor 3, or all of it needs more than 4 GiB.
+        DataError: an image is corrupt, the channels are neither 1 nor 3, or the encoded images themselves, where they are in
+            memory, need more than 4 GiB.
     """
-    channels, height, width = shape
-    if channels not in _MODES:
-        raise DataError(f"The model wants images of {channels} channels; images have 1 (grey) or 3 (colour).")
-    needed = len(split) * channels * height * width
-    if needed > _MEMORY_LIMIT:
+    if shape[0] not in _MODES:
+        raise DataError(f"The model wants images of {shape[0]} channels; images have 1 (grey) or 3 (colour).")
+    if bytes_of(split, shape) <= _MEMORY_LIMIT:
+        return _decoded(split, range(len(split)), shape)
+    encoded = sum(len(image) for image in split.images if isinstance(image, bytes))
+    if encoded > _MEMORY_LIMIT:
         raise DataError(
-            f"{len(split)} images of {channels}x{height}x{width} in {split.where} need {needed / 2**30:.1f} GiB of "
-            f"memory, more than the limit of {_MEMORY_LIMIT / 2**30:.0f} GiB.",
-            hint="Use a part of the images: a few thousand are enough to prune by.",
+            f"{len(split)} images in {split.where} need {encoded / 2**30:.1f} GiB of memory as they are, more than the limit of "
+            f"{_MEMORY_LIMIT / 2**30:.0f} GiB.",
+            hint="Write them as files into folders named after the classes: those stay on disk.",
         )
-    block = np.empty((len(split), height, width, channels), dtype=np.uint8)
+    return Undecoded(split, shape)
 
-    def fill(index: int) -> None:
-        block[index] = _pixels(split, index, shape)
+
+def bytes_of(split: RawSplit, shape: Shape) -> int:
+    """What a split needs in memory once it is decoded."""
+    return len(split) * math.prod(shape)
+
+
+def _decoded(split: RawSplit, indices: Sequence[int], shape: Shape) -> Tensor:
+    """Bytes (B, C, H, W) of some of the images."""
+    channels, height, width = shape
+    block = np.empty((len(indices), height, width, channels), dtype=np.uint8)
+
+    def fill(row: int) -> None:
+        block[row] = _pixels(split, indices[row], shape)
 
     if max(height, width) <= _SMALL:
-        for index in range(len(split)):
-            fill(index)
+        for row in range(len(indices)):
+            fill(row)
     else:
         with ThreadPoolExecutor() as pool:
-            list(pool.map(fill, range(len(split))))
+            list(pool.map(fill, range(len(indices))))
     return torch.from_numpy(block).permute(0, 3, 1, 2).contiguous()
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -17,31 +15,7 @@ from PIL import Image
 from fupruner.errors import DataError
 from fupruner.training import decode
 from fupruner.training.data import check_labels, load_data
-
-
-def png(value: int = 0, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, value if mode == "L" else (value, 0, 255 - value)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_table(path: Path, labels: list, images: list[bytes] | None = None, names=("image", "label")) -> Path:
-    contents = images if images is not None else [png(10 * index) for index in range(len(labels))]
-    column = pa.array(
-        [{"bytes": content, "path": None} for content in contents],
-        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({names[0]: column, names[1]: labels}), path)
-    return path
-
-
-def write_folder(root: Path, counts: dict[str, int]) -> Path:
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for index in range(count):
-            (root / name / f"{index:02}.png").write_bytes(png(10 * index))
-    return root
+from image_files import png, write_folder, write_table
 
 
 def refusal(source: object, **options) -> str:
@@ -288,11 +262,12 @@ def test_large_images_are_decoded_at_any_size(tmp_path):
     assert data.train.images[:, 0].unique().tolist() == [40]
 
 
-def test_too_much_memory_is_refused_before_decoding(tmp_path, monkeypatch):
+def test_a_table_that_memory_does_not_hold_even_encoded_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "_MEMORY_LIMIT", 1000)
-    write_folder(tmp_path, {"cat": 10, "dog": 10})
-    assert "16 images of 3x32x32" in refusal(tmp_path, image_shape=(3, 32, 32))
-    assert "GiB of memory" in refusal(tmp_path, image_shape=(3, 32, 32))
+    write_table(tmp_path / "train.parquet", [0, 1] * 10)
+    said = refusal(tmp_path / "train.parquet", image_shape=(3, 32, 32))
+    assert "16 images in" in said
+    assert "GiB of memory as they are" in said
 
 
 @pytest.mark.parametrize(
