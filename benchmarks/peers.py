@@ -155,6 +155,8 @@ def chosen(bench: Bench, results: Results, speedup: float) -> tuple[Setting, flo
     """The setting of Torch-Pruning that the search found for a speed-up, and its ratio for this network."""
     tried = [r for r in _tried(bench, results) if r["asked"] == speedup and not r["setting"].startswith("uniform")]
     own = [r for r in tried if r["network"] == bench.name]
+    if not tried:
+        raise SystemExit(f"No setting is known at {speedup}x; look for one first: --depth 20 --search {speedup}")
     best = max(own or tried, key=lambda r: r["accuracy"])
     setting = next(s for s in SETTINGS if str(s) == best["setting"])
     return setting, best["ratio"] if own else smallest(bench, [setting], speedup)[setting][0]

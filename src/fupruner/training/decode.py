@@ -63,7 +63,12 @@ class Undecoded:
         Raises:
             DataError: an image is corrupt or no longer there.
         """
-        return _decoded(self.split, indices.tolist(), self.image_shape)
+        try:
+            return _decoded(self.split, indices.tolist(), self.image_shape)
+        except DataError as error:
+            raise DataError(
+                str(error.args[0]), hint="Repair it; a run that ended here goes on with 'fupruner resume'."
+            ) from None
 
     def part(self, indices: Tensor) -> Undecoded:
         """The images at these indices, not decoded."""

@@ -112,6 +112,7 @@ def test_an_image_that_went_bad_is_named_when_its_turn_comes(
     with pytest.raises(DataError) as caught:
         next(batches)
     assert str(last) in str(caught.value)
+    assert "fupruner resume" in caught.value.hint
 
 
 def test_a_table_stays_encoded_where_memory_holds_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
