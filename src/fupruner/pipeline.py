@@ -195,7 +195,7 @@ def optimize(
     device = RecordedTarget(device.adapted(graph, calibration_images(task)), trainer.journal)
     calibration = proof_inputs(task)
     fused, fusion = fuse_graph(graph, inputs, options.fusion, cost_model=device.cost_model(), calibration=calibration)
-    _require_reachable(graph, inputs, device, fusion, options, trainer.journal.world)
+    shipping = _require_reachable(graph, inputs, device, fusion, options, trainer.journal.world)
     name = source.model if source else type(model).__name__ if isinstance(model, nn.Module) else str(model)
     with kept_safe(run):
         if run.writes:
@@ -203,14 +203,14 @@ def optimize(
         run.write("graphs.json", {"before": graph_record(graph, inputs), "fused": graph_record(fused, inputs)})
         write_origin(run, name, graph, inputs, task, source)
         trainer.journal.begin(run.path)
-    return carry_out(graph, inputs, task, device, options, run, trainer, progress, fusion, name)
+    return carry_out(graph, inputs, task, device, options, run, trainer, progress, fusion, name, shipping)
 
 
 def carry_out(
     graph: fx.GraphModule, inputs: tuple[Tensor, ...], task: Task, target: RecordedTarget, options: Options, run: RunFolder,
-    trainer: Trainer, progress: Progress, fusion: FusionLog, name: str,
+    trainer: Trainer, progress: Progress, fusion: FusionLog, name: str, shipping: float | None = None,
 ) -> RunResult:  # fmt: skip
-    """Do a run from its beginning; what its journal and its checkpoints hold is not done again."""
+    """Do a run from its beginning; what its journal and its checkpoints hold is not done again, nor is ``shipping`` if it is known."""
     with closing(trainer.journal), kept_safe(run):
         run.write("fusion.json", fusion)
         run.write("metric.json", task.metric)
@@ -218,10 +218,12 @@ def carry_out(
         looked_at, held_out = RecordedTask(task, trainer.journal, lambda: trainer.is_current).divided()
         progress = Catching(progress, lambda: trainer.is_catching_up)
         progress.stage("measure the original", None)
-        shipping = shipping_speedup(target, graph, inputs, threads=options.threads)
+        gained = trainer.journal.once(
+            "shipping", lambda: shipping or shipping_speedup(target, graph, inputs, threads=options.threads)
+        )
         setting = Setting(
             graph=graph, teacher=folded_teacher(graph, inputs), example_inputs=inputs, task=looked_at, judge=held_out, target=target,
-            options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), shipping=shipping, folder=run.path,
+            options=options, fusion=fusion, baseline_file=run.file("baseline" + target.suffix), shipping=float(gained), folder=run.path,
             progress=progress, trainer=trainer,
         )  # fmt: skip
         for line in cautions(task, options.max_drop):
@@ -238,19 +240,24 @@ def carry_out(
 
 def _require_reachable(
     graph: fx.GraphModule, inputs: tuple[Tensor, ...], device: RecordedTarget, fusion: FusionLog, options: Options, world: World
-) -> None:  # fmt: skip
-    """Refuse before anything is written or trained what no plan can reach."""
+) -> float | None:  # fmt: skip
+    """Refuse before anything is written or trained what no plan can reach.
 
-    def shipping() -> float:  # past the journal, which a resume reads from where it was begun
+    Returns:
+        What shipping alone gains, where it had to be measured for that.
+    """
+
+    def measured() -> float:  # past the journal, which a resume reads from where it was begun
         return shipping_speedup(device.target, graph, inputs, threads=options.threads)
 
-    gained = 1.0 if options.speedup is None else world.share(shipping)
+    shipping = None if options.speedup is None else world.share(measured)
     network, planner = make_planner(
-        graph, inputs, device, fusion, shipping=gained, fit=options.fit_on_chip, share_tensors=True
+        graph, inputs, device, fusion, shipping=shipping or 1.0, fit=options.fit_on_chip, share_tensors=True
     )
     require_prunable(network)
     if options.speedup is not None:
         planner.for_speedup(criterion("l2")(network, None, 0), options.speedup)
+    return shipping
 
 
 def _original_accuracy(setting: Setting, file: Path) -> float:
