@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +143,7 @@ def _open(split: RawSplit, index: int) -> Image.Image:
     try:
         if isinstance(encoded, np.ndarray):
             return Image.fromarray(encoded)
-        return Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
+        return Image.open(encoded if isinstance(encoded, str) else io.BytesIO(encoded))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise _corrupt(split, index, error) from None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
 
 from fupruner.errors import DataError
-from fupruner.training.sources import RawData, RawSplit, SplitNames, assemble
+from fupruner.training.sources import Encoded, RawData, RawSplit, SplitNames, assemble
 
 _LAYOUT = "Expected are folders named after the classes, with images in them; or folders train and validation of such."
 
@@ -39,7 +40,7 @@ def _read_split(root: Path, classes: tuple[str, ...]) -> RawSplit:
             f"Classes in {root} that the training split does not have: {', '.join(unknown[:5])}.",
             hint=f"Classes of the training split: {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}.",
         )
-    images: list[Path] = []
+    images: list[Encoded] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         files = _images(root / name)
@@ -52,8 +53,14 @@ def _subfolders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     known = Image.registered_extensions()
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
+    with os.scandir(folder) as entries:  # of millions of files Path objects would take gigabytes
+        names = [entry.name for entry in entries]
+    return [
+        os.path.join(folder, name)
+        for name in sorted(names)
+        if os.path.splitext(name)[1].lower() in known and not name.startswith(".")
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,8 @@ from fupruner.errors import DataError
 from fupruner.training.augment import AugmentName
 from fupruner.training.seeds import generator
 
-Encoded = bytes | Path | npt.NDArray[np.uint8]
+Encoded = bytes | str | npt.NDArray[np.uint8]
+"""Content of a file, its path, or pixels (H, W)."""
 
 _DEFAULT_TRAIN, _DEFAULT_VALIDATION = "train", "validation"
 _VALIDATION_NAMES = ("validation", "val", "valid", "test")
@@ -26,7 +26,7 @@ class RawSplit:
     """A part of a data set with its images still encoded.
 
     Attributes:
-        images: files, the bytes of files, or pixels (H, W).
+        images: see :data:`Encoded`.
         labels: class indices, one per image.
         rows: number of each image in its source, for messages.
         where: the file or folder all of it comes from.
@@ -43,7 +43,7 @@ class RawSplit:
     def name_of(self, index: int) -> str:
         """What a message calls an image: its file, or its row."""
         image = self.images[index]
-        return f"Image {image}" if isinstance(image, Path) else f"The image in row {self.rows[index]} of {self.where}"
+        return f"Image {image}" if isinstance(image, str) else f"The image in row {self.rows[index]} of {self.where}"
 
     def take(self, indices: Sequence[int]) -> RawSplit:
         """The images at these positions."""

@@ -116,7 +116,7 @@ def _images(table: Any, where: str) -> list[Encoded]:
     images: list[Encoded] = []
     for chunk in encoded.chunks:
         contents, paths = chunk.field("bytes").to_pylist(), chunk.field("path").to_pylist()
-        images += [content or (Path(path) if path else b"") for content, path in zip(contents, paths, strict=True)]
+        images += [content or path or b"" for content, path in zip(contents, paths, strict=True)]
     return images
 
 
