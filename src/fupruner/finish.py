@@ -56,13 +56,15 @@ def finish(setting: Setting, run: RunFolder, verdict: Verdict, seconds: float) -
     summary = Summary(
         requirement=requirement, baseline=verdict.baseline, final=verdict.final, speedup=speedup, target=target.name, epochs=epochs,
         seconds=seconds, hardware=hardware(), version=__version__, precision=target.precision,
-        baseline_precision=(target.reference or target).precision,
+        baseline_precision=(target.reference or target).precision, drop_error=verdict.drop_error,
     )  # fmt: skip
     run.write("versions.json", versions())
     run.event("finished", satisfied=verdict.satisfied, speedup=speedup)
     run.world.share(lambda: write_result(run, summary))
     plan = best.plan if best else None
-    return RunResult(module, plan, verdict.baseline, verdict.final, speedup, verdict.satisfied, run.path)
+    return RunResult(
+        module, plan, verdict.baseline, verdict.final, speedup, verdict.satisfied, run.path, verdict.drop_error
+    )
 
 
 def keep(setting: Setting, run: RunFolder, best: Outcome) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fupruner.attempt import Outcome, Setting
 from fupruner.records import Figures, Judgement
+from fupruner.training.task import drop_error, evaluating
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Verdict:
         final: the best, likewise.
         judgement: which data was looked at, for the record.
         speedup: of the original as it ships, where none is best: not 1 where it is quantised on the way.
+        drop_error: standard error of what was lost from baseline to final; None where it is not known, or none is best.
     """
 
     best: Outcome | None
@@ -28,6 +30,7 @@ class Verdict:
     final: Figures
     judgement: Judgement
     speedup: float = 1.0
+    drop_error: float | None = None
 
 
 def judge(setting: Setting, baseline: Figures, candidates: list[Outcome]) -> Verdict:
@@ -54,7 +57,8 @@ def judge(setting: Setting, baseline: Figures, candidates: list[Outcome]) -> Ver
         satisfied = before.accuracy - after.accuracy <= setting.options.max_drop
         if satisfied or asked:
             timed = before.model_copy(update={"latency_ms": outcome.baseline_ms})
-            return Verdict(outcome, satisfied, timed, after, judgement(outcome.figures))
+            error = _drop_error(setting, outcome.file)
+            return Verdict(outcome, satisfied, timed, after, judgement(outcome.figures), drop_error=error)
         refused.append(outcome.history.attempt)
         setting.progress.note(
             f"attempt {outcome.history.attempt} ({outcome.speedup:.2f}x) does not hold on validation data that the search did not look at"
@@ -85,6 +89,15 @@ def _original(setting: Setting, baseline: Figures) -> Figures:
     if setting.target.precision == "int8" and setting.judge is not setting.task:
         return baseline.model_copy(update={"accuracy": setting.judge.evaluate(setting.graph)})
     return _judged(setting, baseline, setting.baseline_file)
+
+
+def _drop_error(setting: Setting, file: Path) -> float | None:
+    """Of a shipped file beside what the user has now, see ``_original``."""
+    target, task = setting.target, setting.judge
+    if target.precision != "int8":
+        return drop_error(task, lambda x: target.predict(setting.baseline_file, x), lambda x: target.predict(file, x))
+    with evaluating(setting.graph) as before:
+        return drop_error(task, before, lambda x: target.predict(file, x))
 
 
 def _judged(setting: Setting, figures: Figures, file: Path) -> Figures:

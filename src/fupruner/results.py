@@ -116,6 +116,7 @@ class RunResult(ShownAsTable):
         speedup: measured in interleaved runs.
         satisfied: whether the requirement is met.
         out: the run folder.
+        drop_error: standard error, in points, of what was lost; None where the task cannot tell it.
     """
 
     module: nn.Module
@@ -125,6 +126,7 @@ class RunResult(ShownAsTable):
     speedup: float
     satisfied: bool
     out: Path
+    drop_error: float | None = None
 
     def table(self) -> Tabular:
         """Figures before and after, under the verdict."""

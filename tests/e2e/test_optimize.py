@@ -258,3 +258,5 @@ def test_int8_is_what_is_judged_and_shipped_beside_a_float_original(weights: Pat
     figures = (summary["final"]["accuracy"], held["searched_final"])
     accuracy = 100 * float((logits.argmax(1) == labels).mean())
     assert min(figures) - 0.2 <= accuracy <= max(figures) + 0.2  # the whole lies between its halves
+    assert 0 < summary["drop_error"] < 10
+    assert f"standard error of {summary['drop_error']:.2f} points" in result.stdout

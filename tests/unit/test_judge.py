@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from fupruner.judge import judge
 from fupruner.options import Options
@@ -17,6 +19,15 @@ from fupruner.records import Figures
 
 def figures(accuracy: float) -> Figures:
     return Figures(accuracy=accuracy, latency_ms=1.0, latency_grade="measured", macs=1, params=1)
+
+
+class Original(nn.Module):
+    """A network in float32; as a function it gives its accuracy."""
+
+    accuracy = 91.0
+
+    def forward(self, _: Any) -> float:
+        return self.accuracy
 
 
 @dataclass
@@ -29,8 +40,12 @@ class Judge:
         self.asked += 1
         return float(predict(None))
 
-    def evaluate(self, module: float) -> float:
-        return module
+    def evaluate(self, module: Original) -> float:
+        return module.accuracy
+
+    def drop_error(self, before: Any, after: Any) -> float:
+        """Tells which two it was asked about."""
+        return float(before(torch.zeros(1))) - float(after(torch.zeros(1)))
 
 
 def outcome(number: int, speedup: float, looked: float, judged: float) -> Any:
@@ -44,7 +59,7 @@ def setting(*, judged: bool = True, precision: str = "float32", **options: Any) 
     task = Judge()
     return SimpleNamespace(
         task=task, judge=Judge() if judged else task, options=Options(max_drop=1.0, **options), progress=Silent(),
-        baseline_file=Path("90.0"), graph=91.0,
+        baseline_file=Path("90.0"), graph=Original(),
         target=SimpleNamespace(predict=lambda file, x: str(file), precision=precision, reference=None),
     )  # fmt: skip
 
@@ -59,6 +74,14 @@ def test_a_candidate_that_does_not_hold_gives_way_to_the_next() -> None:
     assert verdict.judgement.refused == (2,)
     assert (verdict.judgement.searched_baseline, verdict.judgement.searched_final) == (90.2, 89.5)
     assert verdict.judgement.divided
+
+
+def test_the_error_of_what_was_lost_is_that_of_the_answer_beside_what_the_user_has() -> None:
+    candidates = [outcome(2, 2.0, 89.9, 88.0), outcome(1, 1.5, 89.5, 89.2)]
+    assert judge(setting(), figures(90.2), candidates).drop_error == pytest.approx(90.0 - 89.2)
+    quantised = setting(precision="int8")
+    assert judge(quantised, figures(91.2), [outcome(1, 1.5, 90.5, 90.1)]).drop_error == pytest.approx(91.0 - 90.1)
+    assert judge(setting(), figures(90.2), []).drop_error is None
 
 
 def test_where_none_holds_the_original_is_kept() -> None:

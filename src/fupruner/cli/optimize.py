@@ -171,7 +171,8 @@ def _show(summary: Summary, out: Path) -> None:
     console.print(summary_table(summary))
     console.print(verdict(summary), style="green" if summary.requirement.satisfied else "yellow", markup=False)
     found = read_run(out)
-    for line in words.which_data(elsewhere=found.is_judged_elsewhere, of_the_search=False):
+    judged = words.which_data(elsewhere=found.is_judged_elsewhere, of_the_search=False)
+    for line in (*judged, *words.certainty(summary)):
         console.print(line, markup=False, soft_wrap=True)
     if found.shipped is not None:
         shipped = f"Ships as {found.shipped.ships}, {found.shipped.precision}, judged in {found.shipped.judged_in}."

@@ -82,6 +82,7 @@ class Summary(Record):
 
     Attributes:
         speedup: ratio baseline / final, from interleaved runs where it was measured; else of estimates.
+        drop_error: standard error, in points, of what was lost from baseline to final; None where the task cannot tell it.
         epochs: epochs of training behind the final network.
         seconds: wall-clock time of the whole run.
         precision: number format of what ships, of the original in ``baseline_precision``.
@@ -98,3 +99,4 @@ class Summary(Record):
     version: str
     precision: str = ""
     baseline_precision: str = ""
+    drop_error: float | None = None

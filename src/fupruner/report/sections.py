@@ -37,7 +37,7 @@ def story(run: RunReport) -> str:
         f"Asked for: {goal} on {summary.target}. Latency at batch 1 went from {words.latency(summary.baseline)} to "
         f"{words.latency(summary.final)}. The run took {words.duration(summary.seconds)}{tried}; the network that was "
         f"kept was trained for {words.plural(summary.epochs, 'epoch')}."
-        + "".join(f" {line}" for line in (*judged, *_refused(run)))
+        + "".join(f" {line}" for line in (*judged, *words.certainty(summary, run.metric), *_refused(run)))
     )
 
 

@@ -88,6 +88,14 @@ def which_data(*, elsewhere: bool, of_the_search: bool) -> tuple[str, ...]:
     return ("Judged on the half of the validation data that the search did not look at.",)
 
 
+def certainty(summary: Summary, metric: Metric = ACCURACY) -> tuple[str, ...]:
+    """Say how much of what was lost may be chance; nothing where that is not known."""
+    if not summary.drop_error:
+        return ()
+    error = metric.difference(summary.drop_error, signed=False)
+    return (f"What was lost has a standard error of {error}: other images of the same kind would give another figure.",)
+
+
 def original_kept(summary: Summary) -> bool:
     """Whether the run ended with the network that it began with."""
     return summary.final == summary.baseline

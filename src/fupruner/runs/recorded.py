@@ -18,7 +18,7 @@ from fupruner.runs.journal import Journal
 from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
 from fupruner.targets.price_cache import layer_key
 from fupruner.training.outputs import Outputs
-from fupruner.training.task import Predict, Task
+from fupruner.training.task import Predict, Task, drop_error
 
 
 @final
@@ -158,6 +158,11 @@ class RecordedTask(Task):
     def evaluate(self, model: nn.Module) -> float:
         """The figure of a module, computed once."""
         return float(self.journal.once("evaluate", lambda: self.task.evaluate(model)))
+
+    def drop_error(self, before: Predict, after: Predict) -> float | None:
+        """Standard error of what is lost between two networks, counted once; None where the task cannot tell it."""
+        error = self.journal.once("drop error", lambda: drop_error(self.task, before, after))
+        return None if error is None else float(error)
 
     def divided(self) -> tuple[Task, Task]:
         """The task with one and with the other part of the validation data, both recorded."""

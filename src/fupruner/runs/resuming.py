@@ -102,6 +102,7 @@ def finished_result(folder: Path) -> RunResult:
         summary.speedup,
         summary.requirement.satisfied,
         folder,
+        summary.drop_error,
     )
 
 

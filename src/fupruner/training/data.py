@@ -212,9 +212,9 @@ def _read(source: str, names: SplitNames) -> RawData:
 def _statistics(images: Tensor | Undecoded) -> tuple[Statistics, Statistics]:
     """Mean and standard deviation per channel, of pixels in 0..1; a constant channel keeps its scale.
 
-    They come from images evenly spaced over all of them, which may lie in the order of their classes.
+    They come from images all over, for they may lie in the order of their classes.
     """
-    chosen = torch.linspace(0, len(images) - 1, min(len(images), _STATISTICS_FROM), dtype=torch.float64).round().long()
+    chosen = evenly_spaced(len(images), _STATISTICS_FROM)
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
     for indices in chosen.split(_AT_ONCE):
         for channel, pixels in enumerate(images[indices].unbind(1)):
@@ -223,6 +223,11 @@ def _statistics(images: Tensor | Undecoded) -> tuple[Statistics, Statistics]:
     mean = shares @ values
     std = (shares @ values.square() - mean.square()).clamp_min(0).sqrt()
     return tuple(mean.tolist()), tuple(torch.where(std > 1e-9, std, torch.ones_like(std)).tolist())
+
+
+def evenly_spaced(count: int, most: int) -> Tensor:
+    """Up to so many indices, evenly spaced over all from 0 to below ``count``."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
 
 
 def calibration(split: Split, n: int, seed: int) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, final
@@ -16,13 +17,16 @@ from fupruner.options import Options
 from fupruner.progress import counted
 from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
-from fupruner.training.data import Batch, ImageData, Split, calibration
+from fupruner.training.data import Batch, ImageData, Split, calibration, evenly_spaced
 from fupruner.training.distance import distillation_loss
 from fupruner.training.outputs import Outputs
 from fupruner.training.seeds import generator
 
 SHORT = 10
 """Fewer epochs than this leave no time to profit from strong augmentation."""
+
+COMPARED = 2000
+"""Images on which two networks are compared, to tell how much of a difference is chance."""
 
 Predict = Callable[[Tensor], Any]
 """Anything from normalised inputs (N, ...) to outputs: a module, or a file that a runtime executes."""
@@ -162,6 +166,22 @@ class Classification:
             correct += int((predict(images).argmax(1).cpu() == labels).sum())
         return 100.0 * correct / len(self.data.validation)
 
+    def drop_error(self, before: Predict, after: Predict) -> float:
+        """Standard error, in points, of what is lost in accuracy between two networks that were judged on the validation split.
+
+        Both saw the same images, so only those make it that one of the two alone gets right: where they are a share p of N
+        images and the one network has d more of them than the other, as a share, it is sqrt((p - d^2) / N) (Agresti,
+        *Categorical Data Analysis*, on dependent proportions). Both shares are taken on up to ``COMPARED`` images.
+        """
+        split = self.data.validation
+        chosen = evenly_spaced(len(split), COMPARED)
+        lost = gained = 0
+        for images, labels in split.part(chosen).batches(self.evaluation_batch):
+            was, now = (predict(images).argmax(1).cpu() == labels for predict in (before, after))
+            lost, gained = lost + int((was & ~now).sum()), gained + int((now & ~was).sum())
+        share, more = (lost + gained) / len(chosen), (lost - gained) / len(chosen)
+        return 100 * math.sqrt(max(0.0, share - more**2) / len(split))
+
     def evaluate(self, model: nn.Module) -> float:
         """Top-1 accuracy of a module on the validation split in percent."""
         with evaluating(model) as predict:
@@ -180,6 +200,12 @@ class Classification:
     def _judged_by(self, validation: Split) -> Classification:
         data = dataclasses.replace(self.data, validation=validation)
         return Classification(data, self.batch_size, self.augment, self.seed, self.label_smoothing)
+
+
+def drop_error(task: Task, before: Predict, after: Predict) -> float | None:
+    """Standard error of what is lost of a task's figure between two networks; None where the task has no ``drop_error`` to tell it."""
+    counted = getattr(task, "drop_error", None)
+    return None if counted is None else counted(before, after)
 
 
 def _images(batch: Batch) -> int:

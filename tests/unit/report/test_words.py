@@ -76,6 +76,12 @@ def test_verdict_of_a_gain() -> None:
     assert "at most 0.5 points of accuracy may be lost; 0.50 points were gained" in words.verdict(better)
 
 
+def test_how_much_may_be_chance_is_said_where_it_is_known() -> None:
+    assert words.certainty(summary()) == ()
+    (line,) = words.certainty(summary().model_copy(update={"drop_error": 0.512}))
+    assert line.startswith("What was lost has a standard error of 0.51 points")
+
+
 def test_latency_always_has_its_grade() -> None:
     rows = {row[0]: row for row in words.before_after(summary())}
     assert rows["Latency"][1:3] == ("1.00 ms (measured)", "0.500 ms (measured)")

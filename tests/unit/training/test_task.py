@@ -11,8 +11,9 @@ from torch import nn
 
 from fupruner.errors import InputError
 from fupruner.models.digits import digits_resnet
-from fupruner.training.data import ImageData, load_data
-from fupruner.training.task import Classification, evaluating
+from fupruner.training import task as training_task
+from fupruner.training.data import ImageData, Split, load_data
+from fupruner.training.task import Classification, Predict, evaluating
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,36 @@ def test_score_counts_right_answers(data):
     share = 100 * float((data.validation.labels == 4).float().mean())
     always_four = torch.eye(10)[4]
     assert Classification(data).score(lambda images: always_four.expand(len(images), 10)) == pytest.approx(share)
+
+
+def compared(images: int, seed: int) -> tuple[Classification, Predict, Predict]:
+    """A task of two classes whose images hold the answers of two networks, right for 9 and for 8 of 10 images of all there are."""
+    random = torch.rand(2, images, generator=torch.Generator().manual_seed(seed))
+    labels = (torch.arange(images) % 2).long()
+    first, second = random[0] < 0.9, (random[0] < 0.9) ^ (random[1] < 0.2)  # mostly right on the same images
+    answers = torch.stack([torch.where(right, labels, 1 - labels) for right in (first, second)], 1)
+    split = Split(answers.to(torch.uint8).view(images, 1, 1, 2), labels, (0.0,), (1 / 255,))
+    task = Classification(ImageData(split, split, ("a", "b"), (0.0,), (1 / 255,)))
+    return task, *(lambda x, which=which: F.one_hot(x[:, 0, 0, which].long(), 2) for which in (0, 1))
+
+
+def test_the_error_of_a_difference_is_how_far_differences_of_other_images_lie_apart():
+    drops, errors = [], []
+    for seed in range(400):
+        task, before, after = compared(300, seed)
+        drops.append(task.score(before) - task.score(after))
+        errors.append(task.drop_error(before, after))
+    drop, error = torch.tensor(drops), torch.tensor(errors)
+    assert float(error.mean()) == pytest.approx(float(drop.std()), rel=0.12)  # 400 draws tell it to 4 percent
+    assert float(error.std()) < 0.15 * float(error.mean())
+
+
+def test_the_error_of_a_difference_is_that_of_all_images_wherever_it_is_counted(monkeypatch):
+    task, before, after = compared(4000, 0)
+    known = task.drop_error(before, after)
+    monkeypatch.setattr(training_task, "COMPARED", 1000)
+    assert task.drop_error(before, after) == pytest.approx(known, rel=0.15)
+    assert task.drop_error(before, before) == 0
 
 
 def test_evaluate_puts_modes_back_and_changes_no_statistics(data):
