@@ -90,7 +90,7 @@ def which_data(*, elsewhere: bool, of_the_search: bool) -> tuple[str, ...]:
 
 def certainty(summary: Summary, metric: Metric = ACCURACY) -> tuple[str, ...]:
     """Say how much of what was lost may be chance; nothing where that is not known."""
-    if not summary.drop_error:
+    if summary.drop_error is None:
         return ()
     error = metric.difference(summary.drop_error, signed=False)
     return (f"What was lost has a standard error of {error}: other images of the same kind would give another figure.",)

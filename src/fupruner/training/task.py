@@ -170,8 +170,9 @@ class Classification:
         """Standard error, in points, of what is lost in accuracy between two networks that were judged on the validation split.
 
         Both saw the same images, so only those make it that one of the two alone gets right: where they are a share p of N
-        images and the one network has d more of them than the other, as a share, it is sqrt((p - d^2) / N) (Agresti,
-        *Categorical Data Analysis*, on dependent proportions). Both shares are taken on up to ``COMPARED`` images.
+        images and the one network has d more of them than the other, as a share, it is sqrt((p - d^2) / N). Both shares are taken
+        on up to ``COMPARED`` images, with half an image added to each of the four cases (Agresti and Min, Statistics in Medicine 24, 2005), so
+        that it is not 0 where they happen to have no such image.
         """
         split = self.data.validation
         chosen = evenly_spaced(len(split), COMPARED)
@@ -179,8 +180,8 @@ class Classification:
         for images, labels in split.part(chosen).batches(self.evaluation_batch):
             was, now = (predict(images).argmax(1).cpu() == labels for predict in (before, after))
             lost, gained = lost + int((was & ~now).sum()), gained + int((now & ~was).sum())
-        share, more = (lost + gained) / len(chosen), (lost - gained) / len(chosen)
-        return 100 * math.sqrt(max(0.0, share - more**2) / len(split))
+        share, more = (lost + gained + 1) / (len(chosen) + 2), (lost - gained) / (len(chosen) + 2)
+        return 100 * math.sqrt((share - more**2) / len(split))
 
     def evaluate(self, model: nn.Module) -> float:
         """Top-1 accuracy of a module on the validation split in percent."""
