@@ -171,8 +171,8 @@ class Classification:
 
         Both saw the same images, so only those make it that one of the two alone gets right: where they are a share p of N
         images and the one network has d more of them than the other, as a share, it is sqrt((p - d^2) / N). Both shares are taken
-        on up to ``COMPARED`` images, with half an image added to each of the four cases (Agresti and Min, Statistics in Medicine 24, 2005), so
-        that it is not 0 where they happen to have no such image.
+        on up to ``COMPARED`` images. Half an image is added to each of the four cases, so that it is not 0 where they happen to
+        have no such image (Agresti and Min, Statistics in Medicine 24, 2005).
         """
         split = self.data.validation
         chosen = evenly_spaced(len(split), COMPARED)
