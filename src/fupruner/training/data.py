@@ -221,8 +221,8 @@ def _statistics(images: Tensor | Undecoded) -> tuple[Statistics, Statistics]:
             counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
     values, shares = torch.arange(256, dtype=torch.float64) / 255, counts / counts.sum(1, keepdim=True)
     mean = shares @ values
-    std = (shares @ values.square() - mean.square()).clamp_min(0).sqrt()
-    return tuple(mean.tolist()), tuple(torch.where(std > 1e-9, std, torch.ones_like(std)).tolist())
+    std = (shares * (values - mean[:, None]).square()).sum(1).sqrt()
+    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, torch.ones_like(std)).tolist())
 
 
 def evenly_spaced(count: int, most: int) -> Tensor:

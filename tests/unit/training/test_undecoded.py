@@ -92,6 +92,12 @@ def test_statistics_are_those_of_the_pixels_taken_from_images_all_over(
     torch.testing.assert_close(torch.tensor(training_data._statistics(left.train.images)[0]), chosen.mean((0, 2, 3)))
 
 
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_a_constant_channel_keeps_its_scale(value: int) -> None:
+    (mean,), (std,) = training_data._statistics(torch.full((6, 1, 5, 5), value, dtype=torch.uint8))
+    assert (mean, std) == (value / 255, 1.0)
+
+
 def test_it_is_said_what_stays_encoded(both: tuple[ImageData, ImageData]) -> None:
     held, left = both
     assert held.notes == ()
