@@ -1,7 +1,7 @@
 """The fast front end: symbolic tracing of the models that allow it, into the same canonical graph as ``torch.export``.
 
 Exporting takes 5 to 20 ms an operator, tracing a hundredth. The model runs once with proxies; every call is then looked up in the
-table of ``lowering``, while tensors without values, for two batch sizes, tell what depends on the batch. Whatever is not in the
+table of ``aten_calls``, while tensors without values, for two batch sizes, tell what depends on the batch. Whatever is not in the
 table, writes to a tensor that another view shows, or branches on values, makes the whole model go through ``torch.export``
 instead; and the graph is kept only if it computes what the model computes.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fupruner.errors import TraceError
-from fupruner.graph import check, edit, lowering
+from fupruner.graph import aten_calls, check, edit, lowering
 from fupruner.graph.borrowed import ReadOnly, WriteError, borrowed
 from fupruner.graph.build import GraphBuilder, fold
 from fupruner.graph.layers import Parameter
@@ -204,14 +204,14 @@ class _Lowerer:
         if not listed:
             args = tuple(self._spread(old, new) for old, new in zip(node.args, args, strict=True))
         if function is operator.getitem and isinstance(first, Tensor):
-            args = (args[0], lowering.without_ellipsis(args[1], first.dim()))
+            args = (args[0], aten_calls.without_ellipsis(args[1], first.dim()))
         found = [(function, args, {})] if listed else lowering.lower(function, args, kwargs, runs)
         if found is None:
             if lowering.is_cast(function) and isinstance(first, Tensor) and first.dtype == runs[0].dtype:
-                found = lowering.UNCHANGED
+                found = aten_calls.UNCHANGED
             else:
                 found = lowering.builtin(function, args, kwargs, *self._arguments(node))
-        if found is lowering.UNCHANGED and source is not None:
+        if found is aten_calls.UNCHANGED and source is not None:
             return source
         if not isinstance(found, list):
             raise UnsupportedError
@@ -219,7 +219,7 @@ class _Lowerer:
         path = lowering.path_of(stack)
         value: Any = None
         for target, call_args, call_kwargs in found:
-            filled = [value if a is lowering.PREVIOUS else a for a in call_args]
+            filled = [value if a is aten_calls.PREVIOUS else a for a in call_args]
             shape = _merged_shape(self._first_runs(node)) if value is None else ()
             value = self.builder.call(target, tuple(filled), call_kwargs, shape=shape, path=path, stack=stack)
         base = (
