@@ -15,6 +15,8 @@ What is missed, and what would change it:
 - ResNet-56 at twice the speed: what is lost lies within chance of what was asked. Four recipes of recovery, and plans that differ in any
   single part, came to nothing better.
 
+After other results have changed:
+
     python benchmarks/goals.py [--out FILE]
 """
 

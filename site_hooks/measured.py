@@ -13,6 +13,8 @@ from tables import escaped, table
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LONG = 25
 """Tables with more rows than this are folded."""
+SENTENCE = 40
+"""Cells of more characters than this are given room."""
 NAMES = ("model", "network", "device", "name", "asked", "ratio", "speedup")
 
 
@@ -84,4 +86,5 @@ def _folded(text: str, label: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else escaped(str(value))
+    text = f"{value:.4g}" if isinstance(value, float) else escaped(str(value))
+    return f'<span class="sentence">{text}</span>' if len(text) > SENTENCE else text
