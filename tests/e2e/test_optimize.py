@@ -73,7 +73,7 @@ def test_command_succeeds_and_prints_the_result(finished: tuple[Result, Path]) -
 def test_result_has_the_documented_form(finished: tuple[Result, Path]) -> None:
     written = json.loads((finished[1] / "result.json").read_text())
     keys = {"requirement", "baseline", "final", "speedup", "target", "epochs", "seconds", "hardware", "version"}
-    keys |= {"precision", "baseline_precision"}
+    keys |= {"precision", "baseline_precision", "drop_error"}
     assert set(written) == keys
     assert set(written["requirement"]) == {"max_drop", "satisfied"}
     for side in ("baseline", "final"):
