@@ -3,7 +3,7 @@
 Measured per row of ``rows``, n = 1 run each: top-1 accuracy before and after in the runtime that judges for the target, on the half of
 the validation images that nothing looked at while training and on the half that may be looked at; the speed-up over the original as it
 ships (``measured`` in ONNX Runtime, one thread, batch 1, in turn with it; for devices ``estimated`` by their cost model, never
-measured there); multiply-adds and parameters. ``drop`` is over both halves, 5,000 images: its standard error is about half a point.
+measured there); multiply-adds and parameters. ``drop`` is over both halves, 5,000 images: its standard error is about 0.4 points.
 The networks start from checkpoints that were adapted to these JPEG images (ResNet-32 and -44 here: two epochs, rate 0.02, batch 256), and
 train with the defaults of ``fupruner optimize``; rows of ``sgd`` are from before Muon was the default optimizer of recovery, and maps
 were learnt at full weight to the end then.

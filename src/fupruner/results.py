@@ -116,7 +116,7 @@ class RunResult(ShownAsTable):
         speedup: measured in interleaved runs.
         satisfied: whether the requirement is met.
         out: the run folder.
-        drop_error: standard error, in points, of what was lost; None where the task cannot tell it.
+        drop_error: standard error, in points, of what was lost; None where the task cannot tell it, or the original was kept.
     """
 
     module: nn.Module

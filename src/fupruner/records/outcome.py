@@ -82,10 +82,11 @@ class Summary(Record):
 
     Attributes:
         speedup: ratio baseline / final, from interleaved runs where it was measured; else of estimates.
-        drop_error: standard error, in points, of what was lost from baseline to final; None where the task cannot tell it.
         epochs: epochs of training behind the final network.
         seconds: wall-clock time of the whole run.
         precision: number format of what ships, of the original in ``baseline_precision``.
+        drop_error: standard error, in points, of what was lost from baseline to final; None where the task cannot tell it, or
+            the original was kept.
     """
 
     requirement: Requirement

@@ -93,7 +93,7 @@ def certainty(summary: Summary, metric: Metric = ACCURACY) -> tuple[str, ...]:
     if summary.drop_error is None:
         return ()
     error = metric.difference(summary.drop_error, signed=False)
-    return (f"What was lost has a standard error of {error}: other images of the same kind would give another figure.",)
+    return (f"The change in {metric.name} has a standard error of {error}: other images would give another figure.",)
 
 
 def original_kept(summary: Summary) -> bool:

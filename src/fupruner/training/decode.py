@@ -66,7 +66,8 @@ class Undecoded:
             return _decoded(self.split, indices.tolist(), self.image_shape)
         except DataError as error:
             raise DataError(
-                str(error.args[0]), hint="Repair it; a run that ended here goes on with 'fupruner resume'."
+                str(error.args[0]),
+                hint="Repair it, then start again; a run that had begun goes on with 'fupruner resume'.",
             ) from None
 
     def part(self, indices: Tensor) -> Undecoded:

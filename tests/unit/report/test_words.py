@@ -79,7 +79,7 @@ def test_verdict_of_a_gain() -> None:
 def test_how_much_may_be_chance_is_said_where_it_is_known() -> None:
     assert words.certainty(summary()) == ()
     (line,) = words.certainty(summary().model_copy(update={"drop_error": 0.512}))
-    assert line.startswith("What was lost has a standard error of 0.51 points")
+    assert line.startswith("The change in accuracy has a standard error of 0.51 points")
 
 
 def test_latency_always_has_its_grade() -> None:
