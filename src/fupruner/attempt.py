@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from fupruner.training.features import Hints
 from fupruner.training.optimizers import make_optimizer
 from fupruner.training.recipe import Recipe
 from fupruner.training.schedule import Schedule
-from fupruner.training.task import Task
+from fupruner.training.task import Predict, Task, evaluating
 from fupruner.training_log import TrainingLog
 
 LONGEST_WARMUP = 0.3
@@ -74,6 +74,15 @@ class Setting:
     folder: Path
     progress: Progress
     trainer: Trainer = field(default_factory=Trainer)
+
+    @contextmanager
+    def original(self) -> Iterator[Predict]:
+        """What the user has now: the original as it ships or, where shipping quantises, as it is before that."""
+        if self.target.precision == "int8":
+            with evaluating(self.graph) as predict:
+                yield predict
+        else:
+            yield lambda inputs: self.target.predict(self.baseline_file, inputs)
 
 
 @dataclass(frozen=True)

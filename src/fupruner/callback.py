@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -35,6 +34,7 @@ from fupruner.pruning.verify import measured_speedup, shipping_speedup
 from fupruner.results import LoopEpoch, LoopResult
 from fupruner.targets.registry import get_target
 from fupruner.training.custom import Calibration, Loss, first_of
+from fupruner.training.modes import device_of, modes_kept, on_cpu
 from fupruner.training.task import calibration_images as calibration_images_of
 
 log = logging.getLogger(__name__)
@@ -212,8 +212,8 @@ class PruningCallback:
                 hint="Call slim() after that step, or leave it to finish().",
             )
         if self.module is self._pruning.network.graph_module:
-            training, device = self.module.training, self._device()
-            with self._on_cpu():
+            training, device = self.module.training, device_of(self.module)
+            with on_cpu(self.module):
                 slimmed = slim(self._pruning.network, self.example_inputs)
             self.module = slimmed.train(training).to(device)
         return self.module
@@ -252,7 +252,7 @@ class PruningCallback:
         of_plan = compensated_loss(network, self.original, data)
 
         def loss(plan: GatePlan) -> float:
-            with self._on_cpu():
+            with on_cpu(self.module):
                 return of_plan(plan)
 
         return loss
@@ -265,15 +265,13 @@ class PruningCallback:
     def _decide(self, *, last: bool = False) -> Decision:
         deadline = self._pruning.schedule.deadline
         step = deadline if last else self.step
-        modes = {module: module.training for module in self.module.modules()}
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(self._device().type, enabled=False):
+        exact = torch.autocast(device_of(self.module).type, enabled=False)
+        with modes_kept(self.module), torch.inference_mode(False), torch.enable_grad(), exact:
             self._pruning.decide(step)
             if step >= deadline:
-                with self._on_cpu():
+                with on_cpu(self.module):  # where graphs are cut and timed
                     freeze(self._pruning, self.example_inputs, self._cut_speedup, log.info)
                 self.frozen = True
-        for module, mode in modes.items():
-            module.training = mode
         decision = self.decisions[-1]
         log.info(
             "step %d: %.2fx predicted, %d gates closed, %d reopened",
@@ -296,22 +294,9 @@ class PruningCallback:
             (self.target.reference or self.target).export(self.original, self.example_inputs, file)
             return measured_speedup(self.target, file, module, self.example_inputs, confirm_from=confirm_from)
 
-    def _device(self) -> torch.device:
-        return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
-
     def _place(self, batch: Any) -> Any:
-        device = self._device()
+        device = device_of(self.module)
         return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
-
-    @contextmanager
-    def _on_cpu(self) -> Iterator[None]:
-        """The network on the CPU, where graphs are cut and timed; its parameters stay the same objects."""
-        device = self._device()
-        self.module.cpu()
-        try:
-            yield
-        finally:
-            self.module.to(device)
 
 
 def _check(speedup: float, total_steps: int, deadline: float, decisions: int, plans: int) -> None:

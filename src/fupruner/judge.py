@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fupruner.attempt import Outcome, Setting
 from fupruner.records import Figures, Judgement
-from fupruner.training.task import drop_error, evaluating
+from fupruner.training.task import drop_error
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,17 @@ def _kept(setting: Setting, before: Figures) -> tuple[Figures, Figures, float]:
 
 
 def _original(setting: Setting, baseline: Figures) -> Figures:
-    """What the user has now: the original as it ships or, where shipping quantises, as it is before that."""
-    if setting.target.precision == "int8" and setting.judge is not setting.task:
-        return baseline.model_copy(update={"accuracy": setting.judge.evaluate(setting.graph)})
-    return _judged(setting, baseline, setting.baseline_file)
+    """What the user has now, on the judge's data."""
+    if setting.judge is setting.task:
+        return baseline
+    with setting.original() as predict:
+        return baseline.model_copy(update={"accuracy": setting.judge.score(predict)})
 
 
 def _drop_error(setting: Setting, file: Path) -> float | None:
-    """Of a shipped file beside what the user has now, see ``_original``."""
-    target, task = setting.target, setting.judge
-    if target.precision != "int8":
-        return drop_error(task, lambda x: target.predict(setting.baseline_file, x), lambda x: target.predict(file, x))
-    with evaluating(setting.graph) as before:
-        return drop_error(task, before, lambda x: target.predict(file, x))
+    """Of a shipped file beside what the user has now."""
+    with setting.original() as before:
+        return drop_error(setting.judge, before, lambda x: setting.target.predict(file, x))
 
 
 def _judged(setting: Setting, figures: Figures, file: Path) -> Figures:

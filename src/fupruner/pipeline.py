@@ -260,20 +260,14 @@ def _require_reachable(
     return shipping
 
 
-def _original_accuracy(setting: Setting, file: Path) -> float:
-    """What the user has now: of the shipped original, or, where shipping quantises, of the network before that."""
-    if setting.target.precision == "int8":
-        return setting.task.evaluate(setting.graph)
-    return setting.task.score(lambda x: setting.target.predict(file, x))
-
-
 def _baseline(setting: Setting) -> Figures:
     """Export, measure and judge the original."""
     target, file = setting.target, setting.baseline_file
     (target.reference or target).export(setting.graph, setting.example_inputs, file)
     latency = target.compare([file], setting.example_inputs, threads=setting.options.threads).measurements[0]
     size = cost.figures(setting.graph)
-    accuracy = _original_accuracy(setting, file)
+    with setting.original() as predict:
+        accuracy = setting.task.score(predict)
     return Figures(
         accuracy=accuracy,
         latency_ms=latency.latency_ms,

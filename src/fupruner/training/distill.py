@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fupruner.training.features import FeatureLoss
+from fupruner.training.modes import stop_training
 from fupruner.training.outputs import lay_flat
 from fupruner.training.task import Predict, Task
 
@@ -62,6 +63,5 @@ def distilled(
 def frozen_copy(teacher: nn.Module, device: torch.device | str) -> nn.Module:
     """A copy of a network that only predicts, laid out for speed; the given one is left alone."""
     copied = copy.deepcopy(teacher).requires_grad_(False)
-    for module in copied.modules():
-        module.training = False  # eval() is refused by modules of exported programs
+    stop_training(copied)
     return copied.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from fupruner.training.distill import Objective, distilled, frozen_copy
 from fupruner.training.features import FeatureLoss, recorded
+from fupruner.training.modes import device_of, modes_kept
 from fupruner.training.parallel import PATIENCE, World
 from fupruner.training.recipe import Precision, Recipe, supported
 from fupruner.training.stream import part_of
@@ -60,20 +61,18 @@ def _step(fabric: Fabric, optimizer: Optimizer, loss: Tensor, world: World, shar
 @contextmanager
 def _prepared(fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[nn.Module, Optimizer]]:
     """The model on the training device, laid out for speed and in training mode; all of it is undone at the end."""
-    home = next(model.parameters()).device
-    modes = {module: module.training for module in model.modules()}
+    home = device_of(model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, stepper = fabric.setup(model, optimizer)
     _move_state(optimizer, fabric.device)
-    wrapped.train()
     try:
-        yield wrapped, stepper
+        with modes_kept(model):
+            wrapped.train()
+            yield wrapped, stepper
     finally:
         model.to(device=home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         _move_state(optimizer, home)
         optimizer.zero_grad(set_to_none=True)
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _fabric(precision: Precision, world: World) -> Fabric:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fupruner.training.modes import modes_kept, stop_training
+
 
 def reestimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
     """Replace the running statistics of every batch norm by the average over these inputs, in place.
@@ -27,22 +29,18 @@ def reestimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
     first = next(iterator, None)
     if not norms or first is None:
         return len(norms)
-    before = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
-    for module in before:
-        module.training = False
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the running statistics become the plain average
-        norm.training = True
-    try:
-        with torch.no_grad():
+    with modes_kept(model), torch.no_grad():
+        stop_training(model)
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the running statistics become the plain average
+            norm.training = True
+        try:
             model(first)
             for inputs in iterator:
                 model(inputs)
-    finally:
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
-        for module, mode in before.items():
-            module.training = mode
+        finally:
+            for norm, momentum in momenta.items():
+                norm.momentum = momentum
     return len(norms)

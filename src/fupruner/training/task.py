@@ -19,6 +19,7 @@ from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
 from fupruner.training.data import Batch, ImageData, Split, calibration, evenly_spaced
 from fupruner.training.distance import distillation_loss
+from fupruner.training.modes import device_of, modes_kept, stop_training
 from fupruner.training.outputs import Outputs
 from fupruner.training.seeds import generator
 
@@ -244,16 +245,10 @@ def cautions(task: Task, max_drop: float) -> list[str]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[Predict]:
     """A module as a function on its own device, in eval mode and without gradients; its modes are put back."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = False  # train() and eval() are refused by modules of exported programs
-    try:
-        with torch.inference_mode():
-            yield lambda inputs: model(inputs.to(device))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    device = device_of(model)
+    with modes_kept(model), torch.inference_mode():
+        stop_training(model)
+        yield lambda inputs: model(inputs.to(device))
 
 
 QUANTISATION_IMAGES = 128
