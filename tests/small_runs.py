@@ -74,21 +74,25 @@ def fupruner(
 
 def together(processes: int, arguments: list[str], log: Path) -> list[int]:
     """Run the command line in several processes that torchrun might have started; logs get the rank's number."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    size = str(processes)
-    shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-              "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
     started = []
-    for rank in range(processes):
-        place = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for rank, place in enumerate(places(processes)):
         named = log.with_name(f"{log.name}{rank}")
         started.append(context().Process(target=_child, args=(arguments, str(named), None, 0, place)))  # type: ignore[attr-defined]
         started[-1].start()
     for process in started:
         process.join(300)
     return [int(process.exitcode) for process in started]
+
+
+def places(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each of several processes in its environment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    size = str(processes)
+    shared = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+              "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def _child(

@@ -1,4 +1,8 @@
-"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once; then a square may be blanked."""
+"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once; then a square may be blanked.
+
+What happens to each image is drawn first, for the whole batch, so that a process which has a part of it varies that as the others
+would.
+"""
 
 from __future__ import annotations
 
@@ -41,39 +45,62 @@ AUGMENTATIONS: Mapping[AugmentName, Augmentation] = MappingProxyType(
 )
 
 
-def gather(images: Tensor, chosen: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Take images out of (N, C, H, W) and vary them.
+@dataclass(frozen=True)
+class Variation:
+    """What happens to each of B images.
+
+    Attributes:
+        rows: where each row comes from, (B, H).
+        columns: likewise, (B, W).
+        blanked: which rows (B, H) and columns (B, W) the blanked square covers; None where there is none.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    blanked: tuple[Tensor, Tensor] | None = None
+
+    def __getitem__(self, which: slice) -> Variation:
+        """What happens to some of them."""
+        blanked = None if self.blanked is None else (self.blanked[0][which], self.blanked[1][which])
+        return Variation(self.rows[which], self.columns[which], blanked)
+
+
+def draw(count: int, size: tuple[int, int], augmentation: Augmentation, generator: torch.Generator) -> Variation | None:
+    """Draw what happens to each image of a batch; None where nothing does.
 
     Args:
-        images: all images, of any type.
-        chosen: indices (B,) into them.
-        augmentation: how they are varied.
+        count: images of the batch.
+        size: height and width.
+        augmentation: how they may be varied.
         generator: where the random decisions come from.
-
-    Returns:
-        The varied images (B, C, H, W), of the same type.
     """
     if augmentation == Augmentation():
-        return images[chosen]
-    count, (channels, height, width) = len(chosen), images.shape[1:]
+        return None
+    height, width = size
     rows = _window(height, count, augmentation.shift, generator)
     columns = _window(width, count, augmentation.shift, generator)
     if augmentation.flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    if not augmentation.cutout:
+        return Variation(rows, columns)
+    side = max(1, round(min(height, width) * augmentation.cutout))
+    blanked = (_covered(height, count, side, generator), _covered(width, count, side, generator))
+    return Variation(rows, columns, blanked)
+
+
+def gather(images: Tensor, chosen: Tensor, variation: Variation | None) -> Tensor:
+    """Take images (B, C, H, W) out of (N, C, H, W), of any type, by their indices (B,), and vary them."""
+    if variation is None:
+        return images[chosen]
+    channels, height, width = images.shape[1:]
     # Where each pixel of the batch lies in the flattened images.
     planes = (chosen[:, None] * channels + torch.arange(channels)) * (height * width)
-    within = rows[:, :, None] * width + columns[:, None, :]
+    within = variation.rows[:, :, None] * width + variation.columns[:, None, :]
     batch = images.view(-1)[planes[:, :, None, None] + within[:, None]]
-    return _blank(batch, augmentation.cutout, generator) if augmentation.cutout else batch
-
-
-def _blank(batch: Tensor, cutout: float, generator: torch.Generator) -> Tensor:
-    """Replace a square of each image, anywhere, by the image's mean."""
-    count, _, height, width = batch.shape
-    side = max(1, round(min(height, width) * cutout))
-    rows = _covered(height, count, side, generator)
-    columns = _covered(width, count, side, generator)
+    if variation.blanked is None:
+        return batch
+    rows, columns = variation.blanked
     square = (rows[:, :, None] & columns[:, None, :])[:, None]
     mean = batch.float().mean(dim=(1, 2, 3), keepdim=True).to(batch.dtype)
     return torch.where(square, mean, batch)

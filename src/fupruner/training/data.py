@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fupruner.errors import DataError
 from fupruner.training.ahead import read_ahead
-from fupruner.training.augment import AUGMENTATIONS, AugmentName, gather
+from fupruner.training.augment import AUGMENTATIONS, AugmentName, Variation, draw, gather
 from fupruner.training.decode import Undecoded, bytes_of, decode, image_shape_of
 from fupruner.training.digits import read_digits
 from fupruner.training.folders import read_class_folders
@@ -23,6 +23,7 @@ from fupruner.training.tables import parquet_files, read_hub, read_parquet
 Batch = tuple[Tensor, Tensor]
 Statistics = tuple[float, ...]
 
+WHOLE = slice(None)
 _STATISTICS_FROM = 4_000
 _AT_ONCE = 250  # images that statistics are taken from at a time
 
@@ -66,6 +67,7 @@ class Split:
         augment: AugmentName = "none",
         start: int = 0,
         drop_last: bool = False,
+        part: slice = WHOLE,
         device: torch.device | str = "cpu",
     ) -> Iterator[Batch]:
         """Go through the split once.
@@ -80,18 +82,20 @@ class Split:
             augment: name of the augmentation.
             start: index of the first batch to give.
             drop_last: leave out the last batch where it is smaller than the others (unless it is the only one).
+            part: which images of each batch are given, augmented as in the whole; the others are not even decoded.
             device: where batches are put.
 
         Yields:
             Normalised images (B, C, H, W) in float32, and labels (B,).
         """
-        count = len(self)
+        count, (_, height, width) = len(self), self.image_shape
         order = torch.randperm(count, generator=generator(seed, epoch)) if shuffle else torch.arange(count)
         end = count - count % batch_size if drop_last and count >= batch_size else count
 
         def batch(index: int) -> tuple[Tensor, Tensor]:
             chosen = order[index * batch_size : min((index + 1) * batch_size, end)]
-            return self._varied(chosen, augment, generator(seed, epoch, index)), self.labels[chosen]
+            variation = draw(len(chosen), (height, width), AUGMENTATIONS[augment], generator(seed, epoch, index))
+            return self._varied(chosen[part], variation and variation[part]), self.labels[chosen[part]]
 
         indices = range(start, math.ceil(end / batch_size))
         for images, labels in read_ahead(batch, indices) if isinstance(self.images, Undecoded) else map(batch, indices):
@@ -103,12 +107,12 @@ class Split:
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         return images.float().sub_(mean * 255).div_(std * 255)
 
-    def _varied(self, chosen: Tensor, augment: AugmentName, generator: torch.Generator) -> Tensor:
+    def _varied(self, chosen: Tensor, variation: Variation | None) -> Tensor:
         """Bytes (B, C, H, W) of the images at these indices, augmented."""
         images = self.images
         if isinstance(images, Undecoded):
             images, chosen = images[chosen], torch.arange(len(chosen))
-        return gather(images, chosen, AUGMENTATIONS[augment], generator)
+        return gather(images, chosen, variation)
 
 
 @dataclass(frozen=True)

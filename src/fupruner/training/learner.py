@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,12 +18,12 @@ from fupruner.training.features import FeatureLoss, recorded
 from fupruner.training.modes import device_of, modes_kept
 from fupruner.training.parallel import PATIENCE, World
 from fupruner.training.recipe import Precision, Recipe, supported
-from fupruner.training.stream import part_of
+from fupruner.training.stream import Part
 from fupruner.training.synchronised import synchronised_norms
 from fupruner.training.task import Predict, Task
 
-Learn = Callable[[Any, float, float], float]
-"""From a batch, a learning rate and the share of the training that is left to the loss of the whole batch; where that is not
+Learn = Callable[[Part, float, float], float]
+"""From a part of a batch, a learning rate and the share of the training that is left to the loss of the whole batch; where that is not
 finite, the weights stay."""
 
 
@@ -39,11 +38,10 @@ def learning(model: nn.Module, task: Task, optimizer: Optimizer, recipe: Recipe,
         torch.random.fork_rng(),
     ):
 
-        def learn(batch: Any, rate: float, left: float) -> float:
+        def learn(part: Part, rate: float, left: float) -> float:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            part, share = part_of(batch, task, world)
-            return _step(fabric, stepper, objective(wrapped, fabric.to_device(part), left), world, share)
+            return _step(fabric, stepper, objective(wrapped, fabric.to_device(part.batch), left), world, part.share)
 
         yield learn
 

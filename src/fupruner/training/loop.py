@@ -78,9 +78,9 @@ def train_steps(
     average = average or Average(model, recipe.ema)
     diary = _Diary(model, task, schedule, average, on_step, on_epoch)
     with learning(model, task, optimizer, recipe, world) as learn:
-        for step, batch in stream(task, start, stop):
+        for step, part in stream(task, start, stop, world):
             torch.manual_seed(mix(recipe.seed, step))
-            diary.step(step, learn(batch, schedule.learning_rate(step), schedule.left(step)), len(task.inputs(batch)))
+            diary.step(step, learn(part, schedule.learning_rate(step), schedule.left(step)), part.samples)
     if stop >= schedule.steps:
         average.settle(model)
     return diary.epochs

@@ -13,7 +13,7 @@ import datetime
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -67,6 +67,21 @@ class World:
             raise value
         result: Value = value
         return result
+
+    def together(self, compute: Callable[[], Value]) -> Value:
+        """What ``compute`` gives in this process; an error that we raise on purpose in one process is raised in all of them."""
+        if self.size == 1:
+            return compute()
+        value, error = None, None
+        try:
+            value = compute()
+        except FuPrunerError as raised:
+            error = raised
+        if self.any(error is not None):
+            errors: list[FuPrunerError | None] = [None] * self.size
+            dist.all_gather_object(errors, error, group=_messages())
+            raise next(found for found in errors if found is not None)
+        return cast("Value", value)
 
     def mean(self, value: float, share: float) -> float:
         """Mean of a figure over the processes, each weighed by its share of the whole; the same in all of them."""

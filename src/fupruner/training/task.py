@@ -17,7 +17,7 @@ from fupruner.options import Options
 from fupruner.progress import counted
 from fupruner.records import Metric
 from fupruner.training.augment import AUGMENTATIONS, AugmentName
-from fupruner.training.data import Batch, ImageData, Split, calibration, evenly_spaced
+from fupruner.training.data import WHOLE, Batch, ImageData, Split, calibration, evenly_spaced
 from fupruner.training.distance import distillation_loss
 from fupruner.training.modes import device_of, modes_kept, stop_training
 from fupruner.training.outputs import Outputs
@@ -125,15 +125,12 @@ class Classification:
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Shuffled and augmented batches of one size; what is left at the end of an epoch is passed over."""
-        return self.data.train.batches(
-            self.batch_size,
-            shuffle=True,
-            seed=self.seed,
-            epoch=epoch,
-            augment=self.augment,
-            start=start,
-            drop_last=True,
-        )
+        return self._train_batches(epoch, start)
+
+    def train_parts(self, epoch: int, start: int, rank: int, size: int) -> Iterator[tuple[Batch, int]]:
+        """Of each of these batches every ``size``-th image, beginning at ``rank``, and how many the batch has in all."""
+        whole = min(self.batch_size, len(self.data.train))
+        return ((part, whole) for part in self._train_batches(epoch, start, slice(rank, None, size)))
 
     def calibration_batches(self, images: int) -> Iterator[Batch]:
         """Batches of up to ``images`` training images in all, not augmented."""
@@ -198,6 +195,18 @@ class Classification:
         halves = (order[: count // 2].sort().values, order[count // 2 :].sort().values)
         first, second = (self._judged_by(self.data.validation.part(indices)) for indices in halves)
         return first, second
+
+    def _train_batches(self, epoch: int, start: int, part: slice = WHOLE) -> Iterator[Batch]:
+        return self.data.train.batches(
+            self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            epoch=epoch,
+            augment=self.augment,
+            start=start,
+            drop_last=True,
+            part=part,
+        )
 
     def _judged_by(self, validation: Split) -> Classification:
         data = dataclasses.replace(self.data, validation=validation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fupruner.training.augment import AUGMENTATIONS, Augmentation, gather
+from fupruner.training.augment import AUGMENTATIONS, Augmentation, draw, gather
 from fupruner.training.data import Split, calibration, load_data
 from fupruner.training.seeds import generator, mix
 
@@ -52,17 +52,22 @@ def test_starting_later_gives_the_same_batches(split, start):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[start:], rest, strict=True))
 
 
+def varied(images, chosen, augmentation):
+    height, width = images.shape[2:]
+    return gather(images, chosen, draw(len(chosen), (height, width), augmentation, generator(0)))
+
+
 def test_no_augmentation_leaves_images_alone(split):
     chosen = torch.tensor([7, 3])
-    assert torch.equal(gather(split.images, chosen, AUGMENTATIONS["none"], generator(0)), split.images[chosen])
+    assert torch.equal(varied(split.images, chosen, AUGMENTATIONS["none"]), split.images[chosen])
 
 
 def test_light_augmentation_mirrors_about_half_and_nothing_else(split):
     chosen = torch.arange(50).repeat(8)
-    varied = gather(split.images, chosen, AUGMENTATIONS["light"], generator(0))
+    found = varied(split.images, chosen, AUGMENTATIONS["light"])
     original = split.images[chosen]
-    mirrored = (varied == original.flip(3)).flatten(1).all(1)
-    kept = (varied == original).flatten(1).all(1)
+    mirrored = (found == original.flip(3)).flatten(1).all(1)
+    kept = (found == original).flatten(1).all(1)
     assert (mirrored | kept).all()
     assert 160 < mirrored.sum() < 240
 
@@ -71,8 +76,8 @@ def test_shift_moves_images_and_mirrors_the_border(split):
     image = split.images[:1]
     padded = torch.nn.functional.pad(image.float(), (1, 1, 2, 2), mode="reflect").byte()
     windows = {padded[0, :, y : y + 8, x : x + 6].numpy().tobytes() for y in range(5) for x in range(3)}
-    varied = gather(image, torch.zeros(400, dtype=torch.int64), Augmentation(shift=0.25), generator(0))
-    assert {window.numpy().tobytes() for window in varied} == windows
+    found = varied(image, torch.zeros(400, dtype=torch.int64), Augmentation(shift=0.25))
+    assert {window.numpy().tobytes() for window in found} == windows
 
 
 def test_digits_are_shifted_but_never_mirrored():
@@ -108,7 +113,7 @@ def test_seeds_mix_in_order():
 def test_strong_augmentation_blanks_a_square_of_each_image():
     images = torch.arange(64, dtype=torch.uint8).repeat(200).view(200, 1, 8, 8)
     chosen = torch.arange(200)
-    blanked = gather(images, chosen, Augmentation(cutout=1 / 4), torch.Generator().manual_seed(0))
+    blanked = varied(images, chosen, Augmentation(cutout=1 / 4))
     changed = (blanked != images).flatten(1).sum(1)
     assert blanked.dtype == torch.uint8
     assert int(changed.max()) <= 4  # two pixels by two

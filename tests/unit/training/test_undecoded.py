@@ -98,6 +98,22 @@ def test_a_constant_channel_keeps_its_scale(value: int) -> None:
     assert (mean, std) == (value / 255, 1.0)
 
 
+def test_a_process_decodes_its_part_of_a_batch_alone(
+    both: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    pixels = decode._pixels
+    monkeypatch.setattr(
+        decode, "_pixels", lambda split, index, shape: [decoded.append(index), pixels(split, index, shape)][1]
+    )
+    held, left = (Classification(data, 6, "strong", seed=1) for data in both)
+    whole = [images for images, _ in held.train_batches(2)]
+    parts = list(left.train_parts(2, 0, 1, 4))
+    assert [samples for _, samples in parts] == [6, 6, 6]
+    assert all(torch.equal(part[0], images[1::4]) for (part, _), images in zip(parts, whole, strict=True))
+    assert len(decoded) == 3 * 2
+
+
 def test_it_is_said_what_stays_encoded(both: tuple[ImageData, ImageData]) -> None:
     held, left = both
     assert held.notes == ()
