@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: one gather flips, shifts and mirrors the border at once; then a square may be blanked.
+"""Augmentation of whole batches: gathering rows, then columns, flips, shifts and mirrors the border; then a square may be blanked.
 
 What happens to each image is drawn first, for the whole batch, so that a process which has a part of it varies that as the others
 would.
@@ -91,13 +91,11 @@ def draw(count: int, size: tuple[int, int], augmentation: Augmentation, generato
 
 def gather(images: Tensor, chosen: Tensor, variation: Variation | None) -> Tensor:
     """Take images (B, C, H, W) out of (N, C, H, W), of any type, by their indices (B,), and vary them."""
+    batch = images[chosen]
     if variation is None:
-        return images[chosen]
-    channels, height, width = images.shape[1:]
-    # Where each pixel of the batch lies in the flattened images.
-    planes = (chosen[:, None] * channels + torch.arange(channels)) * (height * width)
-    within = variation.rows[:, :, None] * width + variation.columns[:, None, :]
-    batch = images.view(-1)[planes[:, :, None, None] + within[:, None]]
+        return batch
+    batch = batch.gather(2, variation.rows[:, None, :, None].expand(batch.shape))
+    batch = batch.gather(3, variation.columns[:, None, None, :].expand(batch.shape))
     if variation.blanked is None:
         return batch
     rows, columns = variation.blanked
