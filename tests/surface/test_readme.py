@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -56,3 +57,10 @@ def test_make_lists_every_target() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "lint", "types", "docs", "bench", "package", "clean"):
         assert f"make {target} " in listed
+
+
+def test_the_table_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "site_hooks"))
+    readme = importlib.import_module("readme")
+    assert text_of("README.md") == readme.filled(text_of("README.md")), "python site_hooks/readme.py"
+    assert text_of("README.md").count("| ResNet-") > 8
