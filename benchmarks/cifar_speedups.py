@@ -14,6 +14,7 @@ has the networks as each level of fusion alone leaves them, which costs no accur
 
 A row is DEPTHxSPEEDUP[@TARGET[:SHIP]]; epochs are 3 for ResNet-56 and 2 for ResNet-20 unless given. A run that is in RUNS already is read
 or gone on with. On one core a row takes 5 (ResNet-20, bf16) to 45 minutes (ResNet-56 without bf16). Needs ../shared/data.
+``python site_hooks/readme.py`` then puts what is within reach into the README.
 """
 
 from __future__ import annotations
