@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from fupruner.attempt import Setting
 from fupruner.judge import judge
 from fupruner.options import Options
 from fupruner.progress import Silent
@@ -38,10 +39,7 @@ class Judge:
 
     def score(self, predict: Any) -> float:
         self.asked += 1
-        return float(predict(None))
-
-    def evaluate(self, module: Original) -> float:
-        return module.accuracy
+        return float(predict(torch.zeros(1)))
 
     def drop_error(self, before: Any, after: Any) -> float:
         """Tells which two it was asked about."""
@@ -55,9 +53,15 @@ def outcome(number: int, speedup: float, looked: float, judged: float) -> Any:
     )
 
 
+class Given(SimpleNamespace):
+    """What the judge reads of a setting."""
+
+    original = Setting.original
+
+
 def setting(*, judged: bool = True, precision: str = "float32", **options: Any) -> Any:
     task = Judge()
-    return SimpleNamespace(
+    return Given(
         task=task, judge=Judge() if judged else task, options=Options(max_drop=1.0, **options), progress=Silent(),
         baseline_file=Path("90.0"), graph=Original(),
         target=SimpleNamespace(predict=lambda file, x: str(file), precision=precision, reference=None),
