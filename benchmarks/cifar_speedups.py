@@ -6,7 +6,7 @@ ships (``measured`` in ONNX Runtime, one thread, batch 1, in turn with it; for d
 measured there); multiply-adds and parameters. ``drop`` is over both halves, 5,000 images: its standard error is about 0.4 points.
 The networks start from checkpoints that were adapted to these JPEG images (ResNet-32 and -44 here: two epochs, rate 0.02, batch 256), and
 train with the defaults of ``fupruner optimize``; rows of ``sgd`` are from before Muon was the default optimizer of recovery, and maps
-were learnt at full weight to the end then.
+were learnt at full weight to the end then. ``seconds`` are those of runs of which some shared the machine with other work.
 ``fastest_within`` names, per network and target, the fastest network that loses at most so many points over all 5,000 images. ``fused``
 has the networks as each level of fusion alone leaves them, which costs no accuracy; their latencies are predictions of the cost model.
 
