@@ -47,7 +47,10 @@ class CalibrationData(Protocol):
 
 
 class Task(CalibrationData, Protocol):
-    """What the pipeline asks of a task. :class:`training.custom.CustomTask` makes one from a loss and a metric."""
+    """What the pipeline asks of a task. :class:`training.custom.CustomTask` makes one from a loss and a metric.
+
+    It may have ``drop_error`` and ``train_parts``, too: see :class:`Classification`.
+    """
 
     @property
     def metric(self) -> Metric:
