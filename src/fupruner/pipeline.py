@@ -47,7 +47,8 @@ from fupruner.search import search
 from fupruner.targets.base import ExportResult, Target
 from fupruner.targets.registry import get_target
 from fupruner.training.parallel import World, join
-from fupruner.training.task import CalibrationData, Task, calibration_images, cautions, proof_inputs
+from fupruner.training.stream import require_divisible
+from fupruner.training.task import CalibrationData, Classification, Task, calibration_images, cautions, proof_inputs
 
 
 def fuse(
@@ -185,6 +186,8 @@ def optimize(
     if options.tensorboard:
         require_tensorboard()
     world = join()
+    if isinstance(task, Classification):  # of other tasks the first batch tells
+        require_divisible(task.images_per_step, world)
     trainer = Trainer(Journal(world), Checkpoints(Path(out)), options.checkpoint_every)
     device, run = get_target(options.target, options.ship, options.device), RunFolder(Path(out), world)
     progress = (progress or watching()) if world.is_main else Silent()

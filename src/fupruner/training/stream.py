@@ -63,12 +63,21 @@ def parts(task: Task, epoch: int, offset: int, world: World) -> Iterator[Part]:
             yield _part(part, samples, task, world)
 
 
-def _part(part: Any, samples: int, task: Task, world: World) -> Part:
+def require_divisible(samples: int, world: World) -> None:
+    """Refuse a batch that leaves a process without a sample.
+
+    Raises:
+        InputError: there are more processes than samples.
+    """
     if samples < world.size:
         raise InputError(
             f"A batch of {samples} cannot be divided over {world.size} processes.",
             hint="Choose a larger batch size, or start fewer processes.",
         )
+
+
+def _part(part: Any, samples: int, task: Task, world: World) -> Part:
+    require_divisible(samples, world)
     return Part(part, samples, len(task.inputs(part)) / samples)
 
 

@@ -126,14 +126,18 @@ class Classification:
         """Full batches in the training split, at least one."""
         return max(1, len(self.data.train) // self.batch_size)
 
+    @property
+    def images_per_step(self) -> int:
+        """As many as asked for, or all that there are."""
+        return min(self.batch_size, len(self.data.train))
+
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Shuffled and augmented batches of one size; what is left at the end of an epoch is passed over."""
         return self._train_batches(epoch, start)
 
     def train_parts(self, epoch: int, start: int, rank: int, size: int) -> Iterator[tuple[Batch, int]]:
         """Of each of these batches every ``size``-th image, beginning at ``rank``, and how many the batch has in all."""
-        whole = min(self.batch_size, len(self.data.train))
-        return ((part, whole) for part in self._train_batches(epoch, start, slice(rank, None, size)))
+        return ((part, self.images_per_step) for part in self._train_batches(epoch, start, slice(rank, None, size)))
 
     def calibration_batches(self, images: int) -> Iterator[Batch]:
         """Batches of up to ``images`` training images in all, not augmented."""

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import small_runs as runs
-from fupruner.errors import DataError, TrainingError
+from fupruner import pipeline
+from fupruner.errors import DataError, InputError, TrainingError
+from fupruner.training.data import ImageData, Split
 from fupruner.training.parallel import World, join
 from fupruner.training.stream import stream
+from fupruner.training.task import Classification
 
 
 class Broken:
@@ -55,6 +59,17 @@ def test_alone_nothing_is_exchanged() -> None:
     assert World().together(lambda: 3) == 3
     with pytest.raises(TrainingError, match="no batch"):
         World().together(_refuse)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "join", lambda: World(0, 6, 6))
+    split = Split(torch.zeros(8, 3, 9, 9, dtype=torch.uint8), torch.arange(8), (0.5,) * 3, (0.25,) * 3)
+    task = Classification(ImageData(split, split, tuple("abcdefgh"), (0.5,) * 3, (0.25,) * 3), 5)
+    with pytest.raises(InputError, match="A batch of 5 cannot be divided over 6 processes"):
+        pipeline.optimize(nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 9, 9), task, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def _refuse() -> None:
