@@ -203,7 +203,7 @@ class _Pass:
         for x, r in zip(self.small.of(node.all_input_nodes[0]), self._missing(node, module, goal), strict=True):
             sums.add(*least_squares.rows_of(module, x, r, share, self.generator))
         weight, bias = sums.solve(self.ridge)
-        return _with_weights(module, weight.flatten(0, 1).reshape(module.weight.shape), bias.flatten())
+        return _with_weights(module, least_squares.weights_of(module, weight), bias.flatten())
 
     def _missing(self, node: fx.Node, module: Any, goal: _Goal) -> Iterator[Tensor]:
         """What has to be added to a layer's output to reach the goal, per batch."""

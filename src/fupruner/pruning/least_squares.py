@@ -83,21 +83,47 @@ def rows_of(module: Any, x: Tensor, r: Tensor, share: float, generator: torch.Ge
         generator: draws them.
 
     Returns:
-        Inputs (rows, g, d) and missing outputs (rows, g, o).
+        Inputs (rows, g, d), d being taps of the kernel by channels, and missing outputs (rows, g, o).
     """
     if isinstance(module, nn.Linear):
         x, r = x.flatten(0, -2), r.flatten(0, -2)
         chosen = _choose(len(x), share, generator)
         return x[chosen].unsqueeze(1), r[chosen].unsqueeze(1)
-    groups = module.groups
-    length = r.shape[2] * r.shape[3]
-    xs, rs = [], []
-    for image, missing in zip(x, r, strict=True):
-        chosen = _choose(length, share, generator)
-        windows = F.unfold(image[None], module.kernel_size, module.dilation, module.padding, module.stride)[0]
-        xs.append(windows[:, chosen].T.unflatten(1, (groups, -1)))
-        rs.append(missing.flatten(1)[:, chosen].T.unflatten(1, (groups, -1)))
-    return torch.cat(xs), torch.cat(rs)
+    image, position = _places(len(x), r.shape[2] * r.shape[3], share, generator)
+    windows = _windows(module, x, image, position, r.shape[3]).unflatten(2, (module.groups, -1))  # (rows, taps, g, C/g)
+    return windows.movedim(2, 1).flatten(2), r.flatten(2)[image, :, position].unflatten(1, (module.groups, -1))
+
+
+def weights_of(module: Any, change: Tensor) -> Tensor:
+    """What was solved for rows of a layer's problem, (g, o, d), in the shape of its weights."""
+    change = change.flatten(0, 1)
+    return change if isinstance(module, nn.Linear) else change.unflatten(1, (*module.kernel_size, -1)).movedim(-1, 1)
+
+
+def _places(images: int, length: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A share of the positions of each image: which image and which of its positions, (rows,) each."""
+    chosen = torch.stack([_choose(length, share, generator) for _ in range(images)])
+    return torch.arange(images).repeat_interleave(chosen.shape[1]), chosen.flatten()
+
+
+def _windows(module: Any, x: Tensor, image: Tensor, position: Tensor, width: int) -> Tensor:
+    """What a convolution reads for positions of its output, (rows, taps, C); only these are gathered, since they are few.
+
+    Args:
+        module: the convolution.
+        x: its input, (N, C, H, W).
+        image: of each row.
+        position: of each row in the output, counted along lines.
+        width: of the output.
+    """
+    (down, right), (high, wide), (over, beside) = module.stride, module.padding, module.dilation
+    padded = F.pad(x, (wide, wide, high, high)).movedim(1, -1).contiguous()
+    lines, line = padded.shape[1:3]
+    corner = (image * lines + position // width * down) * line + position % width * right
+    rows, columns = (torch.arange(size) for size in module.kernel_size)
+    taps = (rows[:, None] * over * line + columns * beside).flatten()
+    read = padded.flatten(0, 2).index_select(0, (corner[:, None] + taps).flatten())
+    return read.view(len(corner), len(taps), -1)
 
 
 def rows_of_channels(

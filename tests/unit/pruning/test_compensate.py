@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from fupruner.graph import shapes
 from fupruner.graph.trace import trace
 from fupruner.pruning.compensate import compensate, recenter
 from fupruner.pruning.gates import GatedNetwork, insert_gates
-from fupruner.pruning.least_squares import NormalEquations, rows_of
+from fupruner.pruning.least_squares import NormalEquations, rows_of, weights_of
 from fupruner.pruning.replay import peak_bytes
 from fupruner.pruning.slim import slim
 from unit.pruning import nets
@@ -111,17 +113,30 @@ def test_images_of_another_shape_are_refused() -> None:
         compensate(network, small, graph, [torch.randn(4, 1, 8, 8)])
 
 
+@pytest.mark.parametrize("share", [1.0, 0.4])
 @pytest.mark.parametrize(
-    "layer", [nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(4, 6, (3, 1), dilation=2, groups=2), nn.Linear(4, 6)]
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, 2, 1),
+        nn.Conv2d(4, 6, (3, 2), (1, 2), (0, 3), dilation=(2, 1), groups=2),
+        nn.Conv2d(4, 4, 5, padding=2, groups=4),
+        nn.Linear(4, 6),
+    ],
 )
-def test_rows_times_weights_are_the_layers_outputs(layer: nn.Module) -> None:
-    x = torch.randn(2, 5, 4) if isinstance(layer, nn.Linear) else torch.randn(2, 4, 9, 9)
+def test_rows_times_weights_are_the_layers_outputs(layer: Any, share: float) -> None:
+    x = torch.randn(2, 5, 4) if isinstance(layer, nn.Linear) else torch.randn(2, 4, 9, 7)
     with torch.no_grad():
         y = layer(x)
-        rows, wanted = rows_of(layer, x, y, 1.0, torch.Generator())
-        groups = rows.shape[1]
-        weight, bias = layer.weight.reshape(groups, -1, rows.shape[2]), layer.bias.reshape(groups, -1)
-        torch.testing.assert_close(torch.einsum("rgd,god->rgo", rows, weight) + bias, wanted)
+        rows, wanted = rows_of(layer, x, y, share, torch.Generator())
+        change = torch.randn(rows.shape[1], wanted.shape[2], rows.shape[2])
+        layer.weight.copy_(weights_of(layer, change))
+        again, expected = rows_of(layer, x, layer(x), share, torch.Generator())
+    assert torch.equal(rows, again)
+    positions = y.numel() // len(layer.weight)
+    assert len(rows) == positions if share == 1 else 0.3 * positions < len(rows) < 0.5 * positions
+    torch.testing.assert_close(
+        torch.einsum("rgd,god->rgo", rows, change), expected - layer.bias.view(expected.shape[1:])
+    )
 
 
 def test_normal_equations_find_a_known_map() -> None:
