@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Fact, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.cpu import CpuTarget
 from fupruner.targets.onnx_device import compare_files, file_layer_times
 from fupruner.training.outputs import Outputs

@@ -45,7 +45,7 @@ from fupruner.models.resolve import IMAGENET_MEAN, IMAGENET_STD
 from fupruner.pruning.importance import l2
 from fupruner.pruning.prepare import fuse_as_planned, make_planner
 from fupruner.pruning.slim import slim
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.registry import get_target
 from fupruner.training.data import load_data
 

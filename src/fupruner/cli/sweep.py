@@ -47,7 +47,7 @@ def sweep(
     with results_only(json):
         result = _run(given, out, ray)
     if json:
-        from fupruner.sweeping.sweep import read_sweep
+        from fupruner.sweeping.records import read_sweep
 
         print_json({**read_sweep(out).model_dump(mode="json"), "out": str(out)})
     else:
@@ -78,7 +78,7 @@ def _run(given: SweepFile, out: Path, ray: str | None) -> fupruner.SweepResult:
 
 def _show(out: Path) -> None:
     from fupruner.report.sweep_page import headline, story, trial_table
-    from fupruner.sweeping.sweep import read_sweep
+    from fupruner.sweeping.records import read_sweep
 
     found = read_sweep(out)
     trials = trial_table(found)

@@ -19,7 +19,7 @@ from fupruner.graph.precision import DoubleWhereNeeded, round_to
 from fupruner.graph.same import same_computation
 from fupruner.progress import Advance, part
 from fupruner.records import Fired, FusionLog, Refusal
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 MAX_ROUNDS = 100
 """A rule set that still fires after so many rounds does not reach a fixpoint; that is a defect, not an input error."""

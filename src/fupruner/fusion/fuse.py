@@ -16,7 +16,7 @@ from fupruner.fusion.rules.shortcut import ShortcutIntoFilters
 from fupruner.graph import shapes
 from fupruner.graph.cost import is_add
 from fupruner.records import FusionLog, Refusal
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 WHOLE = "the whole network"
 """The place that a refusal names when no single node is to blame."""

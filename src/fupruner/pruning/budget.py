@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from fupruner.errors import InputError, unknown_name
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 BudgetKind = Literal["speedup", "latency_ms", "macs", "params", "bytes"]
 BYTES = {"float32": 4, "float16": 2, "int8": 1}

@@ -19,7 +19,8 @@ from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.reserving import reserved_blocks
 from fupruner.records import FusionLog
-from fupruner.targets.base import CostModel, Target
+from fupruner.targets.base import Target
+from fupruner.targets.cost_model import CostModel
 
 BESIDE_WEIGHTS = 0.99
 """Share of a chip's room that is left for weights beside biases, which are wider."""

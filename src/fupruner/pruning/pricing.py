@@ -20,7 +20,7 @@ from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.groups import Group, channel_axis
 from fupruner.pruning.labels import Labels
 from fupruner.pruning.reserving import Form, ReservedBlock, reserved_blocks
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 Open = NDArray[np.bool_]
 

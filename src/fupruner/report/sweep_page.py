@@ -13,8 +13,7 @@ from fupruner.report.html import HERE, PAGE, _ours
 from fupruner.report.parts import Table
 from fupruner.report.plotting import Chart, Point, axis, cloud, laid_out, line
 from fupruner.runs.run_folder import write_atomically
-from fupruner.sweeping.records import Sweep, Trial
-from fupruner.sweeping.sweep import read_sweep, shown
+from fupruner.sweeping.records import Sweep, Trial, read_sweep, shown
 
 
 def write_sweep_report(folder: Path) -> Path:

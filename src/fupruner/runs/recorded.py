@@ -15,7 +15,8 @@ from fupruner.pruning.gates import GatedNetwork
 from fupruner.pruning.importance import Importance
 from fupruner.records import Comparison, Fact, LayerTime, Metric
 from fupruner.runs.journal import Journal
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.price_cache import layer_key
 from fupruner.training.outputs import Outputs
 from fupruner.training.task import Predict, Task, drop_error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+from fupruner.errors import InputError
 from fupruner.records import Comparison, Figures, Grade, Metric, Record, Summary
+from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.space import Value
 
 FILE = "sweep.json"
@@ -114,3 +118,27 @@ def pareto_front(trials: Sequence[Trial]) -> tuple[int, ...]:
             best = accuracy
             front.append(number)
     return tuple(front)
+
+
+def write_sweep(record: Sweep, folder: Path) -> None:
+    """Write the record of a sweep."""
+    write_atomically(folder / FILE, json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read the record of a sweep.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return Sweep.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The sweep in {folder} cannot be read: {str(error).splitlines()[0]}.") from None
+
+
+def shown(values: Mapping[str, Any]) -> str:
+    """Write options and their values in one line."""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )

@@ -21,7 +21,7 @@ from fupruner.progress import Progress, watching
 from fupruner.records import Figures, Summary
 from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.pools import Ended, LocalPool, Pool, TaskFor, Work
-from fupruner.sweeping.records import FILE, Method, Sweep, Trial, finished, pareto_front, timed
+from fupruner.sweeping.records import Method, Sweep, Trial, finished, pareto_front, shown, timed, write_sweep
 from fupruner.sweeping.space import Range, Space, parse_space
 from fupruner.sweeping.study import Study
 from fupruner.tabular import ShownAsTable, Tabular
@@ -119,7 +119,7 @@ def sweep(
     with closing(_pool(work, folder, ray, chosen.threads, progress)) as pool:
         _run_all(study, pool, folder, record, progress)
     record = _compare(_gather(study, folder, record), folder, target, inputs, progress)
-    _write(record, folder)
+    write_sweep(record, folder)
     from fupruner.report.sweep_page import write_sweep_report  # noqa: PLC0415 - plotly is heavy and needed only here
 
     write_sweep_report(folder)
@@ -145,7 +145,7 @@ def _remember(study: Study, ended: Ended, folder: Path, record: Sweep, progress:
     summary = None if ended.reason else _summary(folder / place)
     values = None if summary is None else (summary.final.accuracy, summary.speedup)
     study.tell(ended.proposal.number, reason=ended.reason, worker=ended.worker, values=values)
-    _write(_gather(study, folder, record), folder)
+    write_sweep(_gather(study, folder, record), folder)
     metric = record.metric
     came = (
         f"failed: {ended.reason}"
@@ -234,26 +234,3 @@ def _plain(space: Space) -> dict[str, Any]:
 
 def _summary(run: Path) -> Summary:
     return Summary.model_validate_json((run / "result.json").read_text(encoding="utf-8"))
-
-
-def _write(record: Sweep, folder: Path) -> None:
-    write_atomically(folder / FILE, json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
-
-
-def shown(values: Mapping[str, Any]) -> str:
-    """Write options and their values in one line."""
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
-    )
-
-
-def read_sweep(folder: Path) -> Sweep:
-    """Read the record of a sweep.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    try:
-        return Sweep.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"The sweep in {folder} cannot be read: {str(error).splitlines()[0]}.") from None

@@ -1,4 +1,4 @@
-"""What a target is: a file format, a runtime to check and time it in, and a model of what layers cost there."""
+"""What a target is: a file format, and a runtime to check and time it in."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.tabular import ShownAsTable, Tabular
+from fupruner.targets.cost_model import CostModel
 from fupruner.training.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -59,24 +59,6 @@ class Tool:
     found: str
     get: str
     needed: bool = False
-
-
-class CostModel(ABC):
-    """Predicts what layers cost on a device.
-
-    Attributes:
-        grade: how the figures were obtained; never ``measured``, that is kept for whole networks that ran.
-        source: the runtime, or where the constants come from.
-        overhead_ms: what a run costs beside its layers, in milliseconds.
-    """
-
-    grade: Grade
-    source: str
-    overhead_ms: float = 0.0
-
-    @abstractmethod
-    def price(self, layers: Sequence[LayerShape]) -> list[float]:
-        """Time of each layer in milliseconds at batch 1, in the order given."""
 
 
 class Target(ABC):

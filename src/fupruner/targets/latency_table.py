@@ -13,13 +13,14 @@ import onnx
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.progress import part
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.onnx_int8 import quantise
 from fupruner.targets.price_cache import PriceCache
-from fupruner.targets.probe import Sheet, add_layer
+from fupruner.targets.probe import add_layer
 from fupruner.targets.probe_ops import can_build
 from fupruner.targets.profiler import NodeTime, node_times
 from fupruner.targets.runtime import Array, runtime_name
+from fupruner.targets.sheet import Sheet
 
 SHEET_BYTES = 8 * 2**20
 SHEET_LAYERS = 64

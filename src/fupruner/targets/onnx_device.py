@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fupruner.errors import InputError, TargetError
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Comparison, LayerTime, Measurement
-from fupruner.targets.base import CostModel
 from fupruner.targets.check import batch_of, in_chunks, random_like, worst_error
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.half import in_half_precision
 from fupruner.targets.onnx_clean import simplify
 from fupruner.targets.onnx_file import float_inputs, write_onnx

@@ -11,7 +11,7 @@ import numpy as np
 from fupruner.graph.layer_shape import LayerShape
 
 if TYPE_CHECKING:
-    from fupruner.targets.probe import Sheet
+    from fupruner.targets.sheet import Sheet
 
 # Every builder adds nodes that turn the value ``x`` into a new value and returns that; ``name`` starts all its names.
 Builder = Callable[["Sheet", str, LayerShape, str, Sequence[str]], str]

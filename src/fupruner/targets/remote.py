@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.records import Comparison, Fact, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.networks import learnt
 from fupruner.targets.device.tool import RemoteTool
 from fupruner.targets.local import from_rounds

@@ -14,7 +14,7 @@ from fupruner.fusion.rules import ORDER, select
 from fupruner.graph import edit
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.graph.trace import trace
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from helpers import fired, fused, kinds, randomize, reasons
 from strategies import Residual
 

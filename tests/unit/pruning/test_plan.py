@@ -15,7 +15,7 @@ from fupruner.pruning.plan import GatePlan, Planner, widths
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.slim import slim
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from unit.pruning import nets
 
 

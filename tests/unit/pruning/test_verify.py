@@ -12,7 +12,8 @@ from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
 from fupruner.pruning.verify import measured_speedup, shipping_speedup, verified_plan
 from fupruner.records import Comparison, Fact, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
+from fupruner.targets.cost_model import CostModel
 from unit.pruning import nets
 from unit.pruning.test_plan import ByWork
 

@@ -12,7 +12,7 @@ from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
 from fupruner.runs.journal import FILE, Journal
 from fupruner.runs.recorded import RecordedTarget
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.cpu import CpuTarget
 
 

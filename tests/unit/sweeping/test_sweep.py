@@ -19,8 +19,7 @@ from fupruner.records import Comparison, Measurement, Metric
 from fupruner.report.sweep_page import front_chart, render
 from fupruner.sweeping import pools
 from fupruner.sweeping import sweep as module
-from fupruner.sweeping.records import Trial, pareto_front
-from fupruner.sweeping.sweep import read_sweep
+from fupruner.sweeping.records import Trial, pareto_front, read_sweep
 from unit.sweeping import fakes
 
 pytest.importorskip("optuna", reason="needs pip install 'fupruner[sweep]'")

@@ -20,7 +20,8 @@ BOARD = '''
 from pathlib import Path
 import torch
 from fupruner.records import Comparison, Fact, LayerTime, Measurement
-from fupruner.targets.base import CostModel, ExportResult, Target, Tool
+from fupruner.targets.base import ExportResult, Target, Tool
+from fupruner.targets.cost_model import CostModel
 
 class MacModel(CostModel):
     grade = "estimated"

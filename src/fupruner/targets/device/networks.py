@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade, LayerTime
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.tool import PythonTool, RemoteTool, Timed, read_layers
 from fupruner.targets.onnx_layers import FileLayer, file_layers
 from fupruner.targets.price_cache import PriceCache

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from fupruner.records import LayerTime
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.tool import PythonTool, RemoteTool, Timed, read_layers
 from fupruner.targets.latency_table import Engine, LatencyTable
 from fupruner.targets.litert_cpu.table import LiteRtTable

@@ -14,7 +14,7 @@ import numpy as np
 
 from fupruner.errors import InputError, TargetError
 from fupruner.records import LayerTime
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.ssh import Shell
 from fupruner.targets.timing import Rounds
 

@@ -14,7 +14,7 @@ from math import prod
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 MIB = 2**20
 ON_CHIP = 7.65

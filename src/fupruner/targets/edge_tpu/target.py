@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
 from fupruner.targets.check import INT8_ERROR, calibration_of, in_chunks, worst_error
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.networks import EdgeTpuTool
 from fupruner.targets.edge_tpu import compiler, old_runtimes
 from fupruner.targets.edge_tpu.convert import EXTRA, open_interpreter, quantise, run_interpreter, to_float_tflite

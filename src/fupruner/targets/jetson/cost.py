@@ -12,7 +12,7 @@ from math import ceil, prod
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 
 ALIGNMENT = 8
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fupruner.errors import InputError, TargetError
 from fupruner.records import LayerTime
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.networks import CorrectedModel
 from fupruner.targets.device.tool import RemoteTool, Timed, numbers
 from fupruner.targets.jetson.trtexec import parse_log, parse_profile

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.jetson import era
 from fupruner.targets.jetson.cost import ALIGNMENT, NANO, NANO_PACE, TX2, TX2_PACE, Device, Pace, Roofline
 from fupruner.targets.jetson.operators import OPERATORS, OPSET, require_buildable

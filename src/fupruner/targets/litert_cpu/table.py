@@ -10,7 +10,7 @@ import numpy as np
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.edge_tpu.convert import open_interpreter
 from fupruner.targets.litert_cpu.small_models import build, can_build
 from fupruner.targets.price_cache import PriceCache

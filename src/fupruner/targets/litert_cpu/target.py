@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
 from fupruner.targets.check import INT8_ERROR, arrays, batch_of, calibration_of, in_chunks, random_like, worst_error
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.profiled import LiteRtTool
 from fupruner.targets.edge_tpu.convert import (
     EXTRA,

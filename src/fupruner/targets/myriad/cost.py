@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from fupruner.graph.layer_shape import LayerShape
 from fupruner.records import Grade
-from fupruner.targets.base import CostModel
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.myriad.stages import Stages, layer_stages
 
 CLOCK = 700e6

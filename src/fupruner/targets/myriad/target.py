@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fupruner.errors import TargetError
 from fupruner.records import Comparison, Fact, Grade, LayerTime
-from fupruner.targets.base import CostModel, ExportResult, Images, Target, Tool
+from fupruner.targets.base import ExportResult, Images, Target, Tool
 from fupruner.targets.check import batch_of, worst_error
+from fupruner.targets.cost_model import CostModel
 from fupruner.targets.device.networks import MyriadTool
 from fupruner.targets.myriad import compiler, optimizer
 from fupruner.targets.myriad.cost import Myriad2, MyriadX
