@@ -6,19 +6,13 @@ A channel that is summed over is closed on both sides, so that it adds nothing; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import fx
 
 from fupruner.graph.shapes import shape_of
+from fupruner.pruning.labels import Labelling, Labels
 from fupruner.pruning.structure import argument, broadcast, compress
-
-if TYPE_CHECKING:
-    from fupruner.pruning.labels import Labelling
-
-Labels = NDArray[np.int64]
 
 
 def _matmul(labelling: Labelling, node: fx.Node) -> Labels | None:

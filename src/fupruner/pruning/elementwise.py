@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from fupruner.graph import edit
 from fupruner.graph.shapes import shape_of
+from fupruner.pruning.labels import Labelling, Labels
 from fupruner.pruning.structure import broadcast
-
-if TYPE_CHECKING:
-    from fupruner.pruning.labels import Labelling
-
-Labels = NDArray[np.int64]
 
 
 def elementwise(labelling: Labelling, node: fx.Node) -> Labels | None:

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from fupruner.graph import edit
 from fupruner.graph.cost import CONVS, TRANSPOSED
+from fupruner.pruning.labeller import label
 from fupruner.pruning.labels import Labelling
 from fupruner.records import GroupRecord
 
@@ -67,7 +68,7 @@ def channel_axis(module: nn.Module, dims: int) -> int:
 
 def find_groups(graph_module: fx.GraphModule) -> ChannelGroups:
     """Group the channels of a graph whose shapes were propagated."""
-    labelling = Labelling(graph_module)
+    labelling = label(graph_module)
     sites = _Sites(labelling.units)
     for node in graph_module.graph.nodes:
         module = edit.module_of(graph_module, node)

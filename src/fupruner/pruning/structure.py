@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import fx
 
 from fupruner.graph.shapes import shape_of
-
-if TYPE_CHECKING:
-    from fupruner.pruning.labels import Labelling
-
-Labels = NDArray[np.int64]
+from fupruner.pruning.labels import Labelling, Labels
 
 
 def compress(labels: Labels) -> Labels:
