@@ -6,16 +6,13 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from fupruner import __version__
 from fupruner.report import words
 from fupruner.report.charts import front
 from fupruner.report.data import RunReport, read_run
-from fupruner.report.html import HERE, _ours
 from fupruner.report.parts import Table
 from fupruner.report.plotting import SERIES, SYMBOLS, Chart, Point, axis, cloud, laid_out, line
+from fupruner.report.template import filled
 from fupruner.runs.run_folder import write_atomically
 
 
@@ -31,22 +28,15 @@ def write_comparison(folders: Sequence[Path], page: Path) -> Path:
 
 def render(runs: Sequence[RunReport]) -> str:
     """Build the page."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, and needed only here
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     chart = trade_off(runs)
-    return environment.get_template("compare.html.jinja").render(
+    return filled(
+        "compare.html.jinja",
+        [chart],
         headline=f"{len(runs)} runs compared",
         notes=notes(runs),
         chart=chart,
         tables=[run_table(runs), option_table(runs)],
-        figures=[chart.figure()],
         version=__version__,
-        style=_ours("page.css"),
-        script=_ours("page.js"),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's file, no user's text
     )
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
-
-import jinja2
-from markupsafe import Markup
 
 from fupruner.report.data import RunReport, read_run
 from fupruner.report.drawings import SIZE, kinds
 from fupruner.report.sections import headline, sections, story, summary_table
+from fupruner.report.template import filled
 from fupruner.report.words import verdict
+from fupruner.runs.run_folder import write_atomically
 
-HERE = Path(__file__).parent
 PAGE = "report.html"
 
 
@@ -24,29 +20,16 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: the run has not finished, or one of its files cannot be read.
     """
-    page = render(read_run(folder))
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{PAGE}-", encoding="utf-8", delete=False) as file:
-        try:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, folder / PAGE)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(folder / PAGE, render(read_run(folder)))
     return folder / PAGE
 
 
 def render(run: RunReport) -> str:
     """Build the page."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, and needed only here
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     parts = sections(run)
-    return environment.get_template("page.html.jinja").render(
+    return filled(
+        "page.html.jinja",
+        [chart for section in parts for chart in section.charts],
         run=run,
         headline=headline(run),
         verdict=verdict(run.summary, run.metric),
@@ -55,13 +38,4 @@ def render(run: RunReport) -> str:
         sections=parts,
         kinds=kinds(),
         box=SIZE,
-        figures=[chart.figure() for section in parts for chart in section.charts],
-        style=_ours("page.css"),
-        script=_ours("page.js"),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's file, no user's text
     )
-
-
-def _ours(name: str) -> Markup:
-    """A file of this package; never text that came from a run."""
-    return Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: S704

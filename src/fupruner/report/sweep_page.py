@@ -5,13 +5,11 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from fupruner.report import words
-from fupruner.report.html import HERE, PAGE, _ours
+from fupruner.report.html import PAGE
 from fupruner.report.parts import Table
 from fupruner.report.plotting import Chart, Point, axis, cloud, laid_out, line
+from fupruner.report.template import filled
 from fupruner.runs.run_folder import write_atomically
 from fupruner.sweeping.records import Sweep, Trial, read_sweep, shown
 
@@ -28,13 +26,10 @@ def write_sweep_report(folder: Path) -> Path:
 
 def render(sweep: Sweep, folder: str) -> str:
     """Build the page."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import, and needed only here
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     chart = front_chart(sweep) if sweep.done else None
-    return environment.get_template("sweep.html.jinja").render(
+    return filled(
+        "sweep.html.jinja",
+        [chart] if chart else [],
         sweep=sweep,
         folder=folder,
         headline=headline(sweep),
@@ -42,10 +37,6 @@ def render(sweep: Sweep, folder: str) -> str:
         chart=chart,
         table=trial_table(sweep),
         links=[f"{trial.folder}/{PAGE}" if not trial.reason else "" for trial in sweep.trials],
-        figures=[chart.figure()] if chart else [],
-        style=_ours("page.css"),
-        script=_ours("page.js"),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 - a library's file, no user's text
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fupruner.errors import InputError
-from fupruner.report import html as page_module
 from fupruner.report.data import read_run
 from fupruner.report.html import render, write_report
 from unit.report.builder import NASTY, build_run
@@ -138,7 +138,7 @@ def test_failed_write_leaves_the_old_page_and_no_litter(tmp_path: Path, monkeypa
     def refuse(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(page_module.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="disk full"):
         write_report(folder)
     assert sorted(folder.iterdir()) == before
