@@ -6,29 +6,37 @@ import pickle
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from fupruner.errors import InputError
 
+Weights = dict[str, Tensor]
+
 _SHOWN = 5
+_USUAL = ("", "state_dict", "model_state_dict", "model", "net", "network", "weights")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _OPTIONAL = ".num_batches_tracked"  # older checkpoints lack the counter, and nothing but momentum=None reads it
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Copy the weights of a checkpoint into a module, in place.
 
-    A checkpoint is ``.safetensors``, or a ``.pt``/``.pth`` file that loads with ``weights_only=True``: a dictionary of
-    tensors, or one that has it under ``state_dict``. A ``module.`` prefix on every key is dropped.
+    A checkpoint is ``.safetensors``, or a ``.pt``/``.pth`` file with a dictionary of tensors: by itself or, as training scripts
+    keep it, beside an optimizer and other things. Of several such dictionaries that fit, the one with the most usual name is
+    taken (``state_dict`` before ``state_dict_ema``). Where all keys of the network stand under one prefix, as those of
+    ``DataParallel``, ``torch.compile`` or a Lightning module do, it is dropped, and what stands outside it is passed over.
 
     Raises:
         InputError: the file is missing or not a checkpoint, or it belongs to another network.
     """
-    given = read_checkpoint(path)
-    expected = module.state_dict()
+    sets, expected = read_checkpoint(path), module.state_dict()
+    given = _fitting(sets, expected, path) or _without_prefix(next(iter(sets.values())))
     problems = [
         _listing("missing", (key for key in expected if key not in given and not key.endswith(_OPTIONAL)), expected),
         _listing("unexpected", (key for key in given if key not in expected), given),
@@ -42,26 +50,60 @@ def load_weights(module: nn.Module, path: Path) -> None:
     module.load_state_dict(given, strict=False)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by key, on the CPU.
+def read_checkpoint(path: Path) -> dict[str, Weights]:
+    """The dictionaries of tensors in a checkpoint by the names under which it holds them, those with usual names first.
+
+    One that is all that the file holds has an empty name. Tensors are on the CPU.
 
     Raises:
-        InputError: the file is missing or does not hold a dictionary of tensors.
+        InputError: the file is missing or holds no dictionary of tensors.
     """
     if not path.is_file():
         raise InputError(f"There is no weights file {path}.", hint="Check the path given to --weights.")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    held = {"": content, **content} if isinstance(content, Mapping) else {}
+    sets = {str(name): dict(value) for name, value in held.items() if _is_weights(value)}
+    if not sets:
+        kind = "whole pickled object" if isinstance(content, _Unread) else type(content).__name__
         raise InputError(
-            f"{path} does not hold a dictionary of tensors (it holds a {type(content).__name__}).",
-            hint="Save the weights with torch.save(model.state_dict(), path) or as safetensors.",
+            f"{path} does not hold a dictionary of tensors (it holds a {kind}).",
+            hint="Save the weights with torch.save(model.state_dict(), path) or as safetensors "
+            "(whole pickled models are never loaded, because loading them runs code).",
         )
-    prefix = "module."
-    if all(key.startswith(prefix) for key in content):
-        content = {key.removeprefix(prefix): value for key, value in content.items()}
-    return dict(content)
+    return dict(sorted(sets.items(), key=lambda item: _USUAL.index(item[0]) if item[0] in _USUAL else len(_USUAL)))
+
+
+def _is_weights(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def _fitting(sets: Mapping[str, Weights], expected: Weights, path: Path) -> Weights:
+    """What stands under the prefix under which all keys of a network are; of the first set that has them, else empty.
+
+    Raises:
+        InputError: a set has them under several prefixes.
+    """
+    needed = [key for key in expected if not key.endswith(_OPTIONAL)]
+    for tensors in sets.values():
+        ends = {key.removesuffix(needed[0]) for key in tensors if needed and key.endswith(needed[0])}
+        prefixes = sorted(end for end in ends if all(end + key in tensors for key in needed))
+        if len(prefixes) > 1 and "" not in prefixes:
+            raise InputError(
+                f"{path} holds the weights of several such networks: under {', '.join(prefixes)}.",
+                hint="Save the one that you mean by itself.",
+            )
+        if prefixes:
+            start = prefixes[0]
+            return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+    return {}
+
+
+def _without_prefix(tensors: Weights) -> Weights:
+    """With the usual prefixes dropped, so that what does not fit is told by the network's own names."""
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
 
 
 def _read_safetensors(path: Path) -> object:
@@ -71,18 +113,43 @@ def _read_safetensors(path: Path) -> object:
         raise InputError(f"{path} is not a safetensors file: {error}.") from None
 
 
+class _Unread:
+    """Stands in for whatever a checkpoint holds that is no tensor, number or container, such as a script's arguments."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+class _UnreadDict:
+    """The same for kinds of dictionaries, into which their entries are read."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return {}
+
+
 def _read_pickle(path: Path) -> object:
     try:
-        with warnings.catch_warnings():
+        others: list[Any] = [(_UnreadDict if name.endswith("Dict") else _Unread, name) for name in _other_types(path)]
+        with warnings.catch_warnings(), safe_globals(others):
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # a file that then fails says it better
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise InputError(
-            f"{path} cannot be read as a checkpoint: {reason}",
-            hint="Accepted are .safetensors, and .pt or .pth files that hold tensors only "
-            "(whole pickled models are never loaded, because loading them runs code).",
+            f"{path} cannot be read as a checkpoint: {reason.splitlines()[0]}",
+            hint="Accepted are .safetensors, and .pt or .pth files with a dictionary of tensors, as torch.save writes them.",
         ) from None
+
+
+def _other_types(path: Path) -> list[str]:
+    """Names of what a checkpoint would have to import; nothing is imported to find them out."""
+    try:
+        return get_unsafe_globals_in_checkpoint(path)
+    except ValueError:  # the format before PyTorch 1.6
+        return []
 
 
 def _listing(what: str, keys: Iterable[str], tensors: Mapping[str, Tensor]) -> str:

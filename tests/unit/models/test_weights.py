@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -22,6 +25,18 @@ class Net(nn.Module):
         self.head = nn.Linear(4, outputs)
 
 
+class HyperDict(dict):
+    """As Lightning keeps what a module was made with."""
+
+
+def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
 def refusal(module, path) -> str:
     with pytest.raises(InputError) as caught:
         load_weights(module, path)
@@ -36,14 +51,54 @@ def refusal(module, path) -> str:
         lambda state: {f"module.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
         lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
+        lambda state: {"model_state_dict": state, "optimizer": {"state": {0: torch.ones(1)}, "lr": 0.1}},
+        lambda state: {"model_ema": zeros(state), "model": state, "args": Namespace(lr=0.1), "best": np.float64(0.9)},
+        lambda state: {
+            "state_dict_ema": zeros(state),
+            "state_dict": state,
+            "hyper": HyperDict(width=64),
+            "when": Path("."),
+        },
+        lambda state: {"state_dict": {**under("model.", state), "criterion.weight": torch.ones(10)}},
+        lambda state: {"model": under("_orig_mod.module.", state), "n_averaged": torch.tensor(3)},
+        lambda state: {"n_averaged": torch.tensor(3), **under("module.", state)},
+        lambda state: {"who": {"knows": state}, "weights_1": state},
     ],
-    ids=["plain", "state_dict", "module-prefix", "both", "without-counters"],
+    ids=[
+        "plain",
+        "state_dict",
+        "module-prefix",
+        "both",
+        "without-counters",
+        "with-optimizer",
+        "torchvision",
+        "timm",
+        "lightning",
+        "compiled",
+        "averaged",
+        "unknown-name",
+    ],
 )
 def test_pickled_checkpoint_forms_load(tmp_path, wrap):
     source, target = Net(), Net()
     torch.save(wrap(source.state_dict()), tmp_path / "net.pth")
     load_weights(target, tmp_path / "net.pth")
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+
+
+def test_weights_of_two_such_networks_are_refused(tmp_path):
+    state = Net().state_dict()
+    torch.save({**under("student.", state), **under("teacher.", state)}, tmp_path / "w.pt")
+    assert "several such networks: under student., teacher." in refusal(Net(), tmp_path / "w.pt")
+
+
+def test_what_does_not_fit_is_told_without_the_prefix(tmp_path):
+    state = Net().state_dict()
+    del state["head.bias"]
+    torch.save({"model": under("_orig_mod.", state)}, tmp_path / "w.pt")
+    said = refusal(Net(), tmp_path / "w.pt")
+    assert "1 missing: head.bias 2" in said
+    assert "unexpected" not in said
 
 
 def test_safetensors_load_through_load_model(tmp_path):
@@ -92,7 +147,9 @@ def test_pickled_code_is_never_run(tmp_path):
     (tmp_path / "w.pt").write_bytes(pickle.dumps(Evil()))
     assert "cannot be read as a checkpoint" in refusal(Net(), tmp_path / "w.pt")
     torch.save({"net": Net(), "evil": Evil()}, tmp_path / "v.pt")
-    assert "cannot be read as a checkpoint" in refusal(Net(), tmp_path / "v.pt")
+    assert "does not hold a dictionary of tensors" in refusal(Net(), tmp_path / "v.pt")
+    torch.save({"state_dict": Net().state_dict(), "evil": Evil()}, tmp_path / "u.pt")
+    load_weights(Net(), tmp_path / "u.pt")
     assert not (tmp_path / "touched").exists()
 
 
@@ -100,6 +157,13 @@ def test_pickled_code_is_never_run(tmp_path):
 def test_something_else_than_a_dictionary_of_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     assert "does not hold a dictionary of tensors" in refusal(Net(), tmp_path / "w.pt")
+
+
+def test_whole_pickled_model_is_refused_with_the_way_out(tmp_path):
+    torch.save(Net(), tmp_path / "w.pt")
+    said = refusal(Net(), tmp_path / "w.pt")
+    assert "(it holds a whole pickled object)" in said
+    assert "model.state_dict()" in said
 
 
 def test_missing_file_is_named(tmp_path):
