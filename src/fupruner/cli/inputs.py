@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 InputShape = Annotated[
     str | None, typer.Option("--input-shape", help="One input without the batch, like 3x32x32, if not known.")
 ]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Trained weights: .safetensors, or .pt with a state_dict.")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Trained weights: .safetensors, or .pt with a state_dict.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from fupruner.errors import InputError, unknown_name
 from fupruner.models import cifar_resnet, digits
-from fupruner.models.weights import load_weights
+from fupruner.models.weights import read_checkpoint
 
 Model = nn.Module | str | Path
 """A module (left untouched), the path of an ``.onnx`` or ``.pt2`` file, or a name such as ``fupruner:resnet20``."""
@@ -27,6 +27,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.3053,)
 DIGITS_STD = (0.3760,)
+_LIBRARIES = ("fupruner:", "torchvision:", "timm:")
 FORMS = "Give fupruner:NAME, torchvision:NAME, timm:NAME, package.module:callable, or a file: model.pt2, model.onnx."
 
 
@@ -49,7 +50,7 @@ class LoadedModel:
     std: tuple[float, ...] | None = None
 
 
-_BUILT_IN: dict[str, Callable[[], nn.Module]] = {
+_BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "resnet20": cifar_resnet.resnet20,
     "resnet32": cifar_resnet.resnet32,
     "resnet44": cifar_resnet.resnet44,
@@ -62,20 +63,24 @@ _BUILT_IN: dict[str, Callable[[], nn.Module]] = {
 def load_model(name: str, weights: Path | None = None) -> LoadedModel:
     """Find a model by name or file and load its weights.
 
-    Without ``weights``, networks that are built by name have random weights, the same ones each time.
+    Without ``weights``, networks that are built by name have random weights, the same ones each time. With ``weights``, those of
+    a library have as many classes as these tell apart.
 
     Args:
         name: ``fupruner:NAME``, ``torchvision:NAME``, ``timm:NAME``, ``package.module:callable`` (looked up in the
             current directory too; called without arguments), a ``.pt2`` or an ``.onnx`` file.
-        weights: a checkpoint, see :func:`fupruner.models.weights.load_weights`.
+        weights: a checkpoint, see :func:`fupruner.models.weights.read_checkpoint`.
 
     Raises:
         InputError: there is no such model, it cannot be built or imported, or the weights do not fit.
     """
+    checkpoint = None if weights is None else read_checkpoint(weights)
     with _fixed_random_weights():
         model = _find(name)
-    if weights is not None:
-        load_weights(model.module, weights)
+        if checkpoint and name.startswith(_LIBRARIES) and (classes := checkpoint.classes_for(model.module)):
+            model = _find(name, num_classes=classes)
+    if checkpoint:
+        checkpoint.load_into(model.module)
     return model
 
 
@@ -92,7 +97,7 @@ def as_module(model: Model) -> nn.Module:
     raise InputError(f"The model is a {type(model).__name__}, not a torch.nn.Module, a path or a name.", hint=FORMS)
 
 
-def _find(name: str) -> LoadedModel:
+def _find(name: str, **options: Any) -> LoadedModel:
     suffix = Path(name).suffix
     if suffix == ".onnx":
         return _from_onnx(name)
@@ -102,34 +107,35 @@ def _find(name: str) -> LoadedModel:
     if not colon or not kind or not rest:
         raise InputError(f"{name!r} does not name a model.", hint=FORMS)
     families = {"fupruner": _built_in, "torchvision": _from_torchvision, "timm": _from_timm}
-    return families.get(kind, _from_callable)(name, rest)
+    return families[kind](name, rest, **options) if kind in families else _from_callable(name, rest)
 
 
-def _built_in(name: str, rest: str) -> LoadedModel:
+def _built_in(name: str, rest: str, **options: Any) -> LoadedModel:
     if rest not in _BUILT_IN:
         raise unknown_name("built-in model", rest, _BUILT_IN)
-    module = _BUILT_IN[rest]().eval()
+    module = _BUILT_IN[rest](**options).eval()
     if rest == "digits_resnet":
         return LoadedModel(module, name, (1, 8, 8), DIGITS_MEAN, DIGITS_STD)
     return LoadedModel(module, name, (3, 32, 32), IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _from_torchvision(name: str, rest: str) -> LoadedModel:
+def _from_torchvision(name: str, rest: str, **options: Any) -> LoadedModel:
     models = _import_library("torchvision").models
     if rest not in models.list_models(models):
         raise unknown_name("torchvision model", rest, models.list_models(models))
     # Networks that train with extra losses warn that their initialisation will change; weights are loaded anyway.
-    options = {"init_weights": False} if rest in ("googlenet", "inception_v3") else {}
+    if rest in ("googlenet", "inception_v3"):
+        options["init_weights"] = False
     module = _build(name, lambda: models.get_model(rest, weights=None, **options))
     size = 299 if rest == "inception_v3" else 224
     return LoadedModel(module, name, (3, size, size), IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _from_timm(name: str, rest: str) -> LoadedModel:
+def _from_timm(name: str, rest: str, **options: Any) -> LoadedModel:
     timm = _import_library("timm")
     if rest.partition(".")[0] not in timm.list_models():
         raise unknown_name("timm model", rest, timm.list_models())
-    module = _build(name, lambda: timm.create_model(rest, pretrained=False))
+    module = _build(name, lambda: timm.create_model(rest, pretrained=False, **options))
     config: dict[str, Any] = getattr(module, "default_cfg", None) or {}
     found = {key: tuple(config[key]) if config.get(key) else None for key in ("input_size", "mean", "std")}
     return LoadedModel(module, name, found["input_size"], found["mean"], found["std"])

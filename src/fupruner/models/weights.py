@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +25,84 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _OPTIONAL = ".num_batches_tracked"  # older checkpoints lack the counter, and nothing but momentum=None reads it
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        path: of the file.
+        sets: the dictionaries of tensors in it by the names under which it holds them, those with usual names first. One that
+            is all that the file holds has an empty name. Tensors are on the CPU.
+    """
+
+    path: Path
+    sets: dict[str, Weights]
+
+    def load_into(self, module: nn.Module) -> None:
+        """Copy the weights into a module, in place.
+
+        Raises:
+            InputError: they belong to another network; what is missing, unexpected or of another shape is said key by key.
+        """
+        given, expected = self._of(module), module.state_dict()
+        problems = [
+            _listing(
+                "missing", (key for key in expected if key not in given and not key.endswith(_OPTIONAL)), expected
+            ),
+            _listing("unexpected", (key for key in given if key not in expected), given),
+            _misshapen(given, expected),
+        ]
+        if any(problems):
+            raise InputError(
+                "\n".join([f"The weights in {self.path} do not fit the model.", *filter(None, problems)]),
+                hint="Is this the checkpoint of another network, or of one with another number of classes?",
+            )
+        module.load_state_dict(given, strict=False)
+
+    def classes_for(self, module: nn.Module) -> int | None:
+        """How many classes the weights tell apart if the module would take them but for that number; else None."""
+        given, expected = self._of(module), module.state_dict()
+        pairs = [(given[key].shape, expected[key].shape) for key in expected if key in given]
+        others = {(now[:1], before[:1]) for now, before in pairs if now != before}
+        same = all(now[1:] == before[1:] for now, before in pairs)
+        return next(iter(others))[0][0] if same and len(others) == 1 else None
+
+    def _of(self, module: nn.Module) -> Weights:
+        """What stands under the prefix under which all keys of a network are, of the first set that has them.
+
+        Where none has, the first set without the usual prefixes, so that what does not fit is told by the network's own names.
+        """
+        needed = [key for key in module.state_dict() if not key.endswith(_OPTIONAL)]
+        for tensors in self.sets.values():
+            ends = {key.removesuffix(needed[0]) for key in tensors if needed and key.endswith(needed[0])}
+            prefixes = sorted(end for end in ends if all(end + key in tensors for key in needed))
+            if len(prefixes) > 1 and "" not in prefixes:
+                raise InputError(
+                    f"{self.path} holds the weights of several such networks: under {', '.join(prefixes)}.",
+                    hint="Save the one that you mean by itself.",
+                )
+            if prefixes:
+                start = prefixes[0]
+                return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        return _without_prefix(next(iter(self.sets.values())))
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Copy the weights of a checkpoint into a module, in place.
-
-    A checkpoint is ``.safetensors``, or a ``.pt``/``.pth`` file with a dictionary of tensors: by itself or, as training scripts
-    keep it, beside an optimizer and other things. Of several such dictionaries that fit, the one with the most usual name is
-    taken (``state_dict`` before ``state_dict_ema``). Where all keys of the network stand under one prefix, as those of
-    ``DataParallel``, ``torch.compile`` or a Lightning module do, it is dropped, and what stands outside it is passed over.
 
     Raises:
         InputError: the file is missing or not a checkpoint, or it belongs to another network.
     """
-    sets, expected = read_checkpoint(path), module.state_dict()
-    given = _fitting(sets, expected, path) or _without_prefix(next(iter(sets.values())))
-    problems = [
-        _listing("missing", (key for key in expected if key not in given and not key.endswith(_OPTIONAL)), expected),
-        _listing("unexpected", (key for key in given if key not in expected), given),
-        _misshapen(given, expected),
-    ]
-    if any(problems):
-        raise InputError(
-            "\n".join([f"The weights in {path} do not fit the model.", *filter(None, problems)]),
-            hint="Is this the checkpoint of another network, or of one with another number of classes?",
-        )
-    module.load_state_dict(given, strict=False)
+    read_checkpoint(path).load_into(module)
 
 
-def read_checkpoint(path: Path) -> dict[str, Weights]:
-    """The dictionaries of tensors in a checkpoint by the names under which it holds them, those with usual names first.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
 
-    One that is all that the file holds has an empty name. Tensors are on the CPU.
+    That is ``.safetensors``, or a ``.pt``/``.pth`` file with a dictionary of tensors: by itself or, as training scripts keep it,
+    beside an optimizer and other things. Of several such dictionaries that fit, the one with the most usual name is taken
+    (``state_dict`` before ``state_dict_ema``). Where all keys of the network stand under one prefix, as those of
+    ``DataParallel``, ``torch.compile`` or a Lightning module do, it is dropped, and what stands outside it is passed over.
 
     Raises:
         InputError: the file is missing or holds no dictionary of tensors.
@@ -70,36 +119,15 @@ def read_checkpoint(path: Path) -> dict[str, Weights]:
             hint="Save the weights with torch.save(model.state_dict(), path) or as safetensors "
             "(whole pickled models are never loaded, because loading them runs code).",
         )
-    return dict(sorted(sets.items(), key=lambda item: _USUAL.index(item[0]) if item[0] in _USUAL else len(_USUAL)))
+    order = sorted(sets, key=lambda name: _USUAL.index(name) if name in _USUAL else len(_USUAL))
+    return Checkpoint(path, {name: sets[name] for name in order})
 
 
 def _is_weights(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
 
 
-def _fitting(sets: Mapping[str, Weights], expected: Weights, path: Path) -> Weights:
-    """What stands under the prefix under which all keys of a network are; of the first set that has them, else empty.
-
-    Raises:
-        InputError: a set has them under several prefixes.
-    """
-    needed = [key for key in expected if not key.endswith(_OPTIONAL)]
-    for tensors in sets.values():
-        ends = {key.removesuffix(needed[0]) for key in tensors if needed and key.endswith(needed[0])}
-        prefixes = sorted(end for end in ends if all(end + key in tensors for key in needed))
-        if len(prefixes) > 1 and "" not in prefixes:
-            raise InputError(
-                f"{path} holds the weights of several such networks: under {', '.join(prefixes)}.",
-                hint="Save the one that you mean by itself.",
-            )
-        if prefixes:
-            start = prefixes[0]
-            return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
-    return {}
-
-
 def _without_prefix(tensors: Weights) -> Weights:
-    """With the usual prefixes dropped, so that what does not fit is told by the network's own names."""
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from fupruner.errors import InputError
+from fupruner.models.cifar_resnet import resnet20
 from fupruner.models.resolve import as_module, load_model
 from fupruner.targets.onnx_file import write_onnx
 
@@ -175,3 +177,27 @@ def test_timm_model_takes_input_and_normalisation_from_its_configuration(zoo):
     assert model.input_shape == (3, 299, 299)
     assert model.mean == model.std == (0.5, 0.5, 0.5)
     assert "Unknown timm model 'resnet19'" in message("timm:resnet19")
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v2", "torchvision:squeezenet1_1", "timm:resnet10t"])
+def test_network_of_a_library_has_as_many_classes_as_its_weights(zoo, tmp_path, name):
+    library, _, kind = name.partition(":")
+    if library == "timm":
+        made = pytest.importorskip("timm").create_model(kind, num_classes=7)
+    else:
+        made = importlib.import_module("torchvision").models.get_model(kind, num_classes=7)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in made.state_dict().items()}}, tmp_path / "w.pt")
+    module = load_model(name, tmp_path / "w.pt").module
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), made.parameters(), strict=True))
+    assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
+
+
+def test_built_in_network_has_as_many_classes_as_its_weights(tmp_path):
+    save_file(resnet20(num_classes=100).state_dict(), tmp_path / "w.safetensors")
+    assert load_model("fupruner:resnet20", tmp_path / "w.safetensors").module.linear.out_features == 100
+
+
+def test_network_of_the_user_is_not_made_for_other_classes(tmp_path):
+    save_file(resnet20(num_classes=100).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="another number of classes"):
+        load_model("fupruner.models.cifar_resnet:resnet20", tmp_path / "w.safetensors")

@@ -14,7 +14,7 @@ from torch import nn
 
 from fupruner.errors import InputError
 from fupruner.models.resolve import load_model
-from fupruner.models.weights import load_weights
+from fupruner.models.weights import load_weights, read_checkpoint
 
 
 class Net(nn.Module):
@@ -90,6 +90,17 @@ def test_weights_of_two_such_networks_are_refused(tmp_path):
     state = Net().state_dict()
     torch.save({**under("student.", state), **under("teacher.", state)}, tmp_path / "w.pt")
     assert "several such networks: under student., teacher." in refusal(Net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "classes"),
+    [({}, None), ({"head.weight": (7, 4), "head.bias": (7,)}, 7), ({"head.weight": (7, 9), "head.bias": (7,)}, None)],
+    ids=["the-same", "other-classes", "another-width"],
+)
+def test_only_another_number_of_classes_counts_as_one(tmp_path, change, classes):
+    state = Net().state_dict() | {key: torch.zeros(shape) for key, shape in change.items()}
+    torch.save(state, tmp_path / "w.pt")
+    assert read_checkpoint(tmp_path / "w.pt").classes_for(Net()) == classes
 
 
 def test_what_does_not_fit_is_told_without_the_prefix(tmp_path):
