@@ -124,7 +124,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _is_weights(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(key, str) and isinstance(part, Tensor) for key, part in value.items())
 
 
 def _without_prefix(tensors: Weights) -> Weights:

@@ -51,7 +51,11 @@ def refusal(module, path) -> str:
         lambda state: {f"module.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
         lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
-        lambda state: {"model_state_dict": state, "optimizer": {"state": {0: torch.ones(1)}, "lr": 0.1}},
+        lambda state: {
+            "momenta": {0: torch.ones(1)},
+            "model_state_dict": state,
+            "optimizer": {"state": {0: torch.ones(1)}, "lr": 0.1},
+        },
         lambda state: {"model_ema": zeros(state), "model": state, "args": Namespace(lr=0.1), "best": np.float64(0.9)},
         lambda state: {
             "state_dict_ema": zeros(state),
