@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fupruner.errors import InputError
 from fupruner.pruning.gates import Gate, GatedNetwork
 from fupruner.pruning.labels import Labels
+from fupruner.pruning.one_by_one import Switch, differences
 from fupruner.pruning.scores import Importance, Scores, require_finite
+from fupruner.training.modes import modes_kept
 from fupruner.training.task import CalibrationData
-
-Switch = Callable[[bool, float], None]
-"""Closes (True) something, down to a softness, or opens it."""
 
 
 def fisher(network: GatedNetwork, task: CalibrationData | None, images: int) -> Importance:
@@ -71,7 +70,7 @@ def _mean_over_samples(
     with _scoring(network):
         for batch in task.calibration_batches(images):
             samples = len(task.inputs(batch))
-            _sample_losses(network, task, batch).sum().backward()
+            _sample_losses(network.graph_module, task, batch).sum().backward()
             total += figure(_unit_gradients(network, samples)).sum(0).numpy()
             for branch, gate in network.branches:
                 gradient = gate.gradients()
@@ -99,14 +98,14 @@ def _jointly(network: GatedNetwork, units: Scores, together: dict[str, float]) -
     return scores
 
 
-def _sample_losses(network: GatedNetwork, task: CalibrationData, batch: Any) -> Tensor:
+def _sample_losses(model: nn.Module, task: CalibrationData, batch: Any) -> Tensor:
     """Losses of a calibration batch, (N,).
 
     Raises:
         InputError: the loss cannot be computed, because labels and outputs do not fit, for example.
     """
     try:
-        return task.sample_losses(network.graph_module, batch).float()
+        return task.sample_losses(model, batch).float()
     except (RuntimeError, IndexError, ValueError) as error:
         shape = "x".join(map(str, task.inputs(batch).shape))
         raise InputError(
@@ -152,23 +151,24 @@ def branch_losses(network: GatedNetwork, task: CalibrationData, images: int, *, 
     All other gates stay as they are, also where they are only closing.
     """
 
-    def switch(gate: Gate) -> Switch:
+    def throw(gate: Gate) -> Callable[[bool, float], None]:
         return lambda closed, softness: gate.set(np.array([closed]), softness)
 
-    return _losses(network, task, min(images, limit), {branch.name: switch(gate) for branch, gate in network.branches})
+    switches = {b.name: Switch(gate, throw(gate), b.name in network.closed_branches) for b, gate in network.branches}
+    return _losses(network, task, min(images, limit), switches)
 
 
 def shortcut_losses(network: GatedNetwork, task: CalibrationData, images: int, *, limit: int = 256) -> dict[str, float]:
     """Loss difference in nats per sample when all channels of each shortcut alone close, by the name of its group."""
 
-    def switch(gate: Gate, units: Labels) -> Switch:
-        def throw(closed: bool, softness: float) -> None:
+    def throw(gate: Gate, units: Labels) -> Callable[[bool, float], None]:
+        def thrown(closed: bool, softness: float) -> None:
             shut = np.ones(len(units), dtype=bool) if closed else ~network.is_open[units]
             gate.set(shut, 0.0 if closed else network.softness)
 
-        return throw
+        return thrown
 
-    switches = {s.group.name: switch(gate, s.group.units) for s, gate in network.shortcuts}
+    switches = {s.group.name: Switch(gate, throw(gate, s.group.units)) for s, gate in network.shortcuts}
     return _losses(network, task, min(images, limit), switches)
 
 
@@ -176,32 +176,23 @@ def _activation_losses(
     network: GatedNetwork, task: CalibrationData | None, images: int, *, limit: int = 256
 ) -> dict[str, float]:
     """The same for activations."""
-    switches: dict[str, Switch] = {activation.name: gate.set for activation, gate in network.activations}
-    return _losses(network, task, min(images, limit), switches) if task is not None else {}
+    if task is None:
+        return {}
+    switches = {a.name: Switch(gate, gate.set, a.name in network.closed_branches) for a, gate in network.activations}
+    return _losses(network, task, min(images, limit), switches)
 
 
-@torch.no_grad()
 def _losses(network: GatedNetwork, task: CalibrationData, images: int, switches: dict[str, Switch]) -> dict[str, float]:
-    """Loss difference in nats per sample when each of some switches alone is thrown; all are left as they were."""
+    """Loss difference in nats per sample, at least 0, when each of some switches alone is thrown; all are left as they were."""
     if not switches:
         return {}
-    batches = list(task.calibration_batches(images))
-    training = network.graph_module.training
-    network.graph_module.eval()
 
-    def mean_loss() -> float:
-        losses = [_sample_losses(network, task, batch) for batch in batches]
-        return float(torch.cat(losses).mean())
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        return _sample_losses(model, task, batch)
 
-    differences = {}
-    as_it_is = mean_loss()
-    for name, switch in switches.items():
-        closed = name in network.closed_branches
-        switch(True, 0.0)
-        without = mean_loss()
-        switch(False, 0.0)
-        differences[name] = max(0.0, without - (mean_loss() if closed else as_it_is))
-        switch(closed, network.softness)
-    network.graph_module.train(training)
-    require_finite(np.array(list(differences.values())), "measured loss")
-    return differences
+    with modes_kept(network.graph_module):
+        network.graph_module.eval()
+        batches = list(task.calibration_batches(images))
+        found = differences(network.graph_module, task, batches, switches, losses, network.softness)
+    require_finite(np.array(list(found.values())), "measured loss")
+    return {name: max(0.0, difference) for name, difference in found.items()}

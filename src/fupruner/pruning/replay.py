@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,12 @@ class Replay:
         self.reads = {node: len(node.users) for node in graph_module.graph.nodes}
         for node in kept:
             self.reads[node] += 1
+
+    def fork(self) -> Replay:
+        """Another one that goes on from here by itself."""
+        other = copy.copy(self)
+        other.values, other.reads = [dict(values) for values in self.values], dict(self.reads)
+        return other
 
     def __call__(self, node: fx.Node) -> None:
         """Execute a node."""

@@ -10,7 +10,6 @@ from fupruner.fusion.fuse import fuse_graph
 from fupruner.graph import check, cost
 from fupruner.pruning.activations import find_activations
 from fupruner.pruning.gates import GatedNetwork, insert_gates
-from fupruner.pruning.gradient_criteria import _losses
 from fupruner.pruning.importance import Importance, fisher, l2
 from fupruner.pruning.plan import Planner
 from fupruner.pruning.pricing import Pricer
@@ -228,9 +227,9 @@ def test_measured_loss_is_the_difference_that_closing_makes() -> None:
 def test_closing_activation_is_scored_and_left_as_it_was() -> None:
     network, task = network_of(Expanding(), 3, 8, 8), Noise()
     name, gate = network.activations[1][0].name, network.activations[1][1]
-    open_scores = _losses(network, task, 32, {name: gate.set})  # type: ignore[arg-type]
+    open_scores = fisher(network, task, 32).activations  # type: ignore[arg-type]
     network.set(network.is_open, frozenset({name}), softness=0.5)
-    assert _losses(network, task, 32, {name: gate.set})[name] == pytest.approx(open_scores[name], abs=1e-6)  # type: ignore[arg-type]
+    assert fisher(network, task, 32).activations[name] == pytest.approx(open_scores[name], abs=1e-6)  # type: ignore[arg-type]
     assert float(gate.value) == 0.5
     x = torch.randn(2, 64, 4, 4)
     assert torch.allclose(gate(F.relu(x), x), 0.5 * (F.relu(x) + x))
