@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from fupruner.fusion import freeze_reserved, fuse_graph, insert_norms, release_reserved
 from fupruner.graph.trace import trace
 from fupruner.models.cifar_resnet import resnet20
-from fupruner.models.weights import load_weights
+from fupruner.models.weights import read_checkpoint
 from fupruner.training.data import load_data
 from fupruner.training.loop import train
 from fupruner.training.recipe import supported
@@ -47,7 +47,7 @@ LEARNING_RATE = 0.01
 def network(row: str, task: Classification) -> nn.Module:
     """The network of one row, before training."""
     model = resnet20()
-    load_weights(model, DATA / "checkpoints" / "cifar10_jpeg_resnet20.safetensors")
+    read_checkpoint(DATA / "checkpoints" / "cifar10_jpeg_resnet20.safetensors").load_into(model)
     if row == "unfused":
         return model
     example = (torch.randn(2, 3, 32, 32),)

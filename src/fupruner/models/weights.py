@@ -87,15 +87,6 @@ class Checkpoint:
         return _without_prefix(next(iter(self.sets.values())))
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Copy the weights of a checkpoint into a module, in place.
-
-    Raises:
-        InputError: the file is missing or not a checkpoint, or it belongs to another network.
-    """
-    read_checkpoint(path).load_into(module)
-
-
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 

@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 
 def filled(template: str, charts: Iterable[Chart], **values: Any) -> str:
-    """A page. All values are escaped.
+    """A page. Values are escaped unless they are ``Markup``.
 
     Args:
         template: name of a file of this package.

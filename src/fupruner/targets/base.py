@@ -7,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from fupruner.records import Comparison, Fact, Grade, LayerTime
 from fupruner.tabular import ShownAsTable, Tabular
 from fupruner.targets.cost_model import CostModel
+from fupruner.targets.device.tool import RemoteTool
 from fupruner.training.outputs import Outputs
-
-if TYPE_CHECKING:
-    from fupruner.targets.device.tool import RemoteTool
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fupruner.graph.layer_shape import LayerShape
-
-if TYPE_CHECKING:
-    from fupruner.targets.sheet import Sheet
+from fupruner.targets.sheet import Sheet
 
 # Every builder adds nodes that turn the value ``x`` into a new value and returns that; ``name`` starts all its names.
-Builder = Callable[["Sheet", str, LayerShape, str, Sequence[str]], str]
+Builder = Callable[[Sheet, str, LayerShape, str, Sequence[str]], str]
 
 
 def build_layer(sheet: Sheet, name: str, layer: LayerShape, x: str, others: Sequence[str]) -> str:

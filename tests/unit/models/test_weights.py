@@ -14,7 +14,7 @@ from torch import nn
 
 from fupruner.errors import InputError
 from fupruner.models.resolve import load_model
-from fupruner.models.weights import load_weights, read_checkpoint
+from fupruner.models.weights import read_checkpoint
 
 
 class Net(nn.Module):
@@ -39,7 +39,7 @@ def zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def refusal(module, path) -> str:
     with pytest.raises(InputError) as caught:
-        load_weights(module, path)
+        read_checkpoint(path).load_into(module)
     return str(caught.value)
 
 
@@ -86,7 +86,7 @@ def refusal(module, path) -> str:
 def test_pickled_checkpoint_forms_load(tmp_path, wrap):
     source, target = Net(), Net()
     torch.save(wrap(source.state_dict()), tmp_path / "net.pth")
-    load_weights(target, tmp_path / "net.pth")
+    read_checkpoint(tmp_path / "net.pth").load_into(target)
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
 
 
@@ -164,7 +164,7 @@ def test_pickled_code_is_never_run(tmp_path):
     torch.save({"net": Net(), "evil": Evil()}, tmp_path / "v.pt")
     assert "does not hold a dictionary of tensors" in refusal(Net(), tmp_path / "v.pt")
     torch.save({"state_dict": Net().state_dict(), "evil": Evil()}, tmp_path / "u.pt")
-    load_weights(Net(), tmp_path / "u.pt")
+    read_checkpoint(tmp_path / "u.pt").load_into(Net())
     assert not (tmp_path / "touched").exists()
 
 
